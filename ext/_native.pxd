@@ -1,0 +1,3 @@
+# One translation unit: every concept is a .pxd + .pyx pair, included in the order of dependence.
+include "base.pxd"
+include "capacity.pxd"

@@ -1,0 +1,2 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=False
+"""The native core of Scrubber: see docs/architecture.md."""

@@ -1,0 +1,52 @@
+# Counters that only grow: a slot a worker, summed by readers. Never a label by address.
+cdef enum:
+    LATENCY_BUCKETS = 64        # quarter-octave buckets from 64 us: bound_i = 64us * 2^(i/4)
+
+cdef struct AreaTotals:
+    uint64_t requests
+    uint64_t verdicts[6]        # VERDICTS
+    uint64_t measures[8]        # MEASURES: acts begun (rung entered), block included
+    uint64_t status_class[6]    # answers to clients: [1]=1xx .. [5]=5xx, [0]=none sent
+    uint64_t known_requests     # by clients known from before
+    uint64_t known_served       # of these, answered by the origin below 500
+    uint64_t served             # answered by the origin
+    uint64_t origin_errors      # 502, 503, 504 by us
+    uint64_t client_aborts
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t origin_ns          # origin's time
+    uint64_t shed               # refused by an area-wide limit
+    uint64_t refused_acts       # blocks that proportion or never-block refused
+    uint64_t latency[64]        # LATENCY_BUCKETS, PASS requests, first byte to end of answer
+    uint64_t latency_ns_sum
+    uint64_t reserved[7]
+
+cdef struct Totals:
+    uint64_t accepted
+    uint64_t closed
+    uint64_t dropped_blocked    # closed with RST at accept: blocked source
+    uint64_t dropped_cap_client # connections_per_client_max
+    uint64_t dropped_cap_total
+    uint64_t dropped_rule       # connection-phase rules
+    uint64_t bad_requests       # 4xx for bytes we refuse
+    uint64_t timeouts_head
+    uint64_t timeouts_body
+    uint64_t timeouts_idle
+    uint64_t timeouts_write
+    uint64_t evicted_idle       # silent connections closed to make room
+    uint64_t origin_connects
+    uint64_t origin_connect_errors
+    uint64_t origin_reused
+    uint64_t origin_retries
+    uint64_t origin_bad         # responses refused
+    uint64_t ring_lines
+    uint64_t ring_lines_lost
+    uint64_t ring_acts
+    uint64_t ring_acts_refused
+    uint64_t table_full         # counts bucket full, buffers exhausted
+    uint64_t passes
+    uint64_t pass_ns
+    uint64_t reserved[8]
+    AreaTotals areas[256]       # AREAS_MAX
+
+cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

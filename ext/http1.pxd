@@ -1,0 +1,157 @@
+# Strict HTTP/1.1 (RFC 9110, 9112): bytes in, spans out. Knows no socket and allocates nothing. What is ambiguous is refused, never repaired.
+cdef enum:
+    HTTP1_OK = 0
+    HTTP1_MORE = 1              # not complete yet
+    # Refusals, 2.. : one name each, for the log; http1_status() gives the answer (400, 413, 414, 417, 431, 501, 505).
+    HTTP1_BAD_METHOD = 2
+    HTTP1_BAD_TARGET = 3
+    HTTP1_BAD_VERSION = 4
+    HTTP1_VERSION_UNSUPPORTED = 5
+    HTTP1_BAD_LINE_END = 6
+    HTTP1_BAD_HEADER_NAME = 7
+    HTTP1_BAD_HEADER_VALUE = 8
+    HTTP1_OBS_FOLD = 9
+    HTTP1_BAD_HOST = 10
+    HTTP1_MISSING_HOST = 11
+    HTTP1_DUPLICATE_HOST = 12
+    HTTP1_HOST_MISMATCH = 13
+    HTTP1_BAD_CONTENT_LENGTH = 14
+    HTTP1_LENGTH_AND_CHUNKED = 15
+    HTTP1_BAD_TRANSFER_ENCODING = 16
+    HTTP1_LINE_TOO_LONG = 17
+    HTTP1_HEAD_TOO_LARGE = 18
+    HTTP1_TOO_MANY_HEADERS = 19
+    HTTP1_BAD_CHUNK = 20
+    HTTP1_BAD_TRAILER = 21
+    HTTP1_BAD_STATUS = 22       # responses
+    HTTP1_BAD_CONNECTION = 23
+    HTTP1_METHOD_REFUSED = 24   # CONNECT, TRACE
+    HTTP1_BAD_EXPECT = 25
+    HTTP1_BAD_UPGRADE = 26
+    HTTP1_REASONS = 27
+
+    METHOD_OTHER = 0            # any other token, forwarded as it is
+    METHOD_GET = 1
+    METHOD_HEAD = 2
+    METHOD_POST = 3
+    METHOD_PUT = 4
+    METHOD_DELETE = 5
+    METHOD_OPTIONS = 6
+    METHOD_PATCH = 7
+    METHOD_TRACE = 8
+    METHOD_CONNECT = 9
+
+    BODY_NONE = 0
+    BODY_LENGTH = 1
+    BODY_CHUNKED = 2
+    BODY_CLOSE = 3              # responses only: until the connection closes
+
+    # Header ids: what the proxy itself reads or writes. HEADER_OTHER is passed on as it is.
+    HEADER_OTHER = 0
+    HEADER_HOST = 1
+    HEADER_CONTENT_LENGTH = 2
+    HEADER_TRANSFER_ENCODING = 3
+    HEADER_CONNECTION = 4
+    HEADER_KEEP_ALIVE = 5
+    HEADER_PROXY_CONNECTION = 6
+    HEADER_TE = 7
+    HEADER_TRAILER = 8
+    HEADER_UPGRADE = 9
+    HEADER_EXPECT = 10
+    HEADER_X_FORWARDED_FOR = 11
+    HEADER_X_FORWARDED_PROTO = 12
+    HEADER_X_FORWARDED_HOST = 13
+    HEADER_FORWARDED = 14
+    HEADER_COOKIE = 15
+    HEADER_AUTHORIZATION = 16
+    HEADER_USER_AGENT = 17
+    HEADER_ACCEPT = 18
+    HEADER_REFERER = 19
+    HEADER_DATE = 20
+    HEADER_SERVER = 21
+    HEADER_X_REQUEST_ID = 22
+    HEADER_VIA = 23
+    HEADER_RANGE = 24
+    HEADER_PROXY_AUTHORIZATION = 25
+    HEADER_X_REAL_IP = 26
+    HEADER_X_FORWARDED_PORT = 27
+    HEADER_IDS = 28
+
+    HEADER_HOP = 1              # Header.flags: hop-by-hop (RFC 9110 7.6.1), or named by Connection: never forwarded
+
+cdef struct Header:             # 20 bytes
+    uint32_t name_off
+    uint32_t value_off          # without surrounding white space
+    uint32_t value_len
+    uint16_t name_len
+    uint8_t id
+    uint8_t flags
+    uint32_t name_hash          # case-folded, for look-ups by name
+
+cdef struct Http1Limits:
+    uint32_t line_bytes_max
+    uint32_t head_bytes_max
+    uint32_t headers_max
+
+cdef struct RequestHead:
+    uint8_t method
+    uint8_t minor               # HTTP/1.minor: 0 or 1
+    uint8_t body                # BODY_NONE, BODY_LENGTH, BODY_CHUNKED
+    bint keep_alive
+    bint expect_continue
+    bint upgrade                # asks for an Upgrade (not yet granted by anyone)
+    uint64_t content_length
+    uint32_t head_bytes         # including the empty line
+    Span method_text
+    Span target                 # as sent; origin-form or '*' (absolute-form is reduced: target then is its path and query)
+    Span path                   # of target, without the query
+    Span query                  # without '?'; len 0 may be "no query" or an empty one
+    Span host                   # host of Host (or of absolute-form), without port, as sent
+    Span authority              # the same with its port
+    uint16_t header_count
+    int16_t first[28]           # HEADER_IDS: index of the first header with that id, -1: none
+    Header headers[128]         # HEADERS_MAX
+
+cdef struct ResponseHead:
+    uint16_t status
+    uint8_t minor
+    uint8_t body                # BODY_*
+    bint keep_alive             # the origin connection may be used again after this response
+    bint upgrade                # 101
+    uint64_t content_length     # BODY_LENGTH; also kept for HEAD and 304
+    bint has_content_length
+    uint32_t head_bytes
+    Span reason
+    uint16_t header_count
+    int16_t first[28]
+    Header headers[128]
+
+# scan: how far the end of the head was searched before (0 at first), so that a head that comes byte by byte is not searched again and again.
+cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, RequestHead* out) noexcept nogil
+cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, uint8_t request_method,
+                        ResponseHead* out) noexcept nogil
+cdef uint16_t http1_status(int reason) noexcept nogil
+
+# Chunked transfer coding (RFC 9112 7.1): one state for either direction. Feed bytes; each call gives at most one run of data.
+cdef struct Chunked:
+    uint8_t state
+    uint8_t trailer_seen
+    uint16_t line_bytes         # bytes of the present size or trailer line
+    uint32_t trailer_bytes
+    uint64_t remaining          # of the present chunk
+
+cdef enum:
+    CHUNKED_MORE = 0            # all consumed, body not at its end
+    CHUNKED_DATA = 1            # data[off:off+len] is body; call again with what is left
+    CHUNKED_END = 2             # the body and its trailers are complete; bytes after consumed are the next message
+    CHUNKED_BAD = 3
+    # Trailers are checked and dropped (RFC 9110 6.5.1 allows it), bounded to CHUNKED_TRAILER_BYTES_MAX.
+    CHUNKED_TRAILER_BYTES_MAX = 4096
+    CHUNKED_LINE_BYTES_MAX = 256
+
+cdef void chunked_init(Chunked* c) noexcept nogil
+cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t* consumed, Span* run) noexcept nogil
+
+# Path for matching (RFC 3986 6.2.2): percent-decoded where safe, dot segments and repeated slashes removed, at most cap bytes.
+# Only for matching: the origin gets the target as sent. Returns bytes written.
+cdef uint32_t path_normalise(const uint8_t* data, Span path, uint8_t* out, uint32_t cap) noexcept nogil

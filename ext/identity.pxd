@@ -1,0 +1,16 @@
+# Who a request is from: client address (trusted chains walked hop by hop), account, and the keys made of them.
+cdef enum:
+    ACCOUNT_NONE = 0
+    ACCOUNT_HEADER = 1          # value of a header
+    ACCOUNT_COOKIE = 2          # value of a cookie
+    ACCOUNT_BEARER = 3          # `sub` of a bearer JWT; the whole token where it is none
+    ACCOUNT_BASIC = 4           # user of basic auth
+    CHAIN_HOPS_MAX = 32
+
+# Walk Forwarded (RFC 7239) or X-Forwarded-For from the right for as long as the hop is in trusted. peer: proven by socket or PROXY.
+# Rubbish, an unknown or obfuscated name ends the walk at the last proven hop. Returns PROOF_CHAIN when at least one hop was walked, else proof.
+cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
+                        Address* client) noexcept nogil
+# The account that a request presents: bytes in out (at most cap), 0: none. name: header or cookie name, lower case for a header.
+cdef uint32_t identity_account(const uint8_t* data, const RequestHead* head, uint8_t kind, const uint8_t* name, uint32_t name_len,
+                               uint8_t* out, uint32_t cap) noexcept nogil

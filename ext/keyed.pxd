@@ -1,0 +1,4 @@
+# Keyed hash: SipHash-1-3 (Aumasson & Bernstein 2012), so that nobody without the secret can make keys collide.
+cdef uint64_t siphash(const HashKey* key, const void* data, size_t length) noexcept nogil
+# Hash of two words: a rule's id and a key, or two keys of a pair. Order matters.
+cdef uint64_t siphash_pair(const HashKey* key, uint64_t a, uint64_t b) noexcept nogil

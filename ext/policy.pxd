@@ -1,0 +1,179 @@
+# The compiled policy: what gateway file and mandates say, as one contiguous image in a sealed memfd. Written by scrubber/mandate/compile.py,
+# bounds-checked here before any worker walks it; compiler and loader distrust each other. All integers little-endian, natural alignment.
+cdef struct Section:
+    uint32_t offset             # from the start of the image, multiple of 8
+    uint32_t count              # entries (bytes for TEXT and SOURCE)
+
+cdef struct PolicyHeader:       # 256 bytes
+    uint64_t magic              # "SCRUBPOL"
+    uint32_t layout_version
+    uint32_t header_bytes       # 256
+    uint64_t total_bytes
+    uint64_t generation
+    uint8_t digest[32]          # SHA-256 over all after the header
+    Section listeners
+    Section areas
+    Section hosts
+    Section origins
+    Section rules
+    Section area_rules          # uint16: rule indexes, request phase
+    Section conditions
+    Section rungs
+    Section text                # bytes that Span fields point into
+    Section source              # JSON of the gateway file and mandates it was made of: a new supervisor finds everything here
+    uint32_t prefix_sets        # how many prefix images belong to it
+    uint32_t enforce            # 0: dry run, decides and records and touches nothing
+    uint32_t connections_max    # a worker
+    uint32_t connections_client_max
+    uint32_t tarpit_max         # a worker
+    uint32_t default_area       # index into areas, 0xFFFFFFFF: none (421)
+    uint64_t never_block        # prefix set index + 1
+    uint8_t reserved[48]
+
+cdef struct ListenerSpec:       # 128 bytes
+    uint32_t listener_id        # stable: position in the plan of listener fds
+    uint32_t trusted            # prefix set index + 1 of trusted proxies; 0: none
+    uint32_t default_area       # area index, 0xFFFFFFFF: the policy's
+    uint32_t port
+    uint64_t areas[4]           # mask of the areas reachable here
+    Span rules                  # into area_rules: connection-phase rules (all areas here agree)
+    uint32_t scheme             # 0 http, 1 https
+    uint32_t reserved[17]
+
+cdef struct AreaSpec:           # 512 bytes
+    uint32_t area_id            # 0..AREAS_MAX-1: stable index in counters, masks, states
+    uint32_t flags              # AREA_*
+    Span name                   # into text
+    Span rules                  # into area_rules: request-phase rules
+    Span connection_rules       # into area_rules: connection-phase rules, charged with a connection's first request for this area
+    Span origins                # into origins
+    Http1Limits http1
+    uint32_t account_kind       # ACCOUNT_*
+    Span account_name           # into text
+    uint64_t body_bytes_max
+    uint64_t head_ns            # accept (or first byte) to complete head
+    uint64_t idle_ns            # keep-alive between requests
+    uint64_t connect_ns
+    uint64_t read_ns            # origin: to the first byte, and between reads
+    uint64_t write_ns           # client: no progress on the answer
+    uint64_t body_grace_ns      # before the minimum rate is asked
+    uint64_t body_bytes_s_min   # of request bodies, and of answers that the client reads
+    uint64_t tarpit_ns
+    uint32_t origin_connections_max   # pooled and in use, a worker
+    uint32_t origin_wait_max    # requests waiting for one, a worker
+    uint64_t origin_wait_ns
+    uint64_t origin_idle_ns     # pooled connection kept
+    uint64_t clients_share_ppm  # proportion: of known clients that may be blocked
+    uint64_t blocks_max
+    uint64_t block_ttl_max_ns
+    uint8_t reserved[264]
+
+cdef enum:
+    AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
+    AREA_HOST_KEEP = 2          # pass the client's Host on (else the origin's own)
+
+cdef struct HostSpec:           # 16 bytes; sorted by (length, bytes); "*.example.org" is stored as ".example.org"
+    Span name
+    uint32_t area               # index into areas
+    uint32_t reserved
+
+cdef struct OriginSpec:         # 192 bytes
+    uint32_t origin_id          # 0..255
+    uint32_t family             # AF_INET, AF_INET6, AF_UNIX
+    uint32_t address_bytes      # of sockaddr
+    uint32_t connections_max    # 0: the area's
+    uint8_t sockaddr[128]
+    Span host                   # Host to send where the client's is not kept
+    uint8_t reserved[40]
+
+cdef enum:
+    # Keys: one, or two of them combined.
+    KEY_CLIENT = 1
+    KEY_PREFIX = 2              # /24, /48
+    KEY_FINGERPRINT = 3
+    KEY_ACCOUNT = 4
+    KEY_PATH = 5
+    KEY_HOST = 6
+    KEY_AREA = 7
+
+    UNIT_REQUESTS = 1
+    UNIT_BYTES = 2
+    UNIT_CONNECTIONS = 3
+    UNIT_CONCURRENT = 4
+    UNIT_ORIGIN_NS = 5          # seconds of the origin's time, in ns
+
+    CONDITION_METHOD = 1        # arg: bit mask over METHOD_*
+    CONDITION_PATH = 2          # arg: MATCH_*, span
+    CONDITION_HOST = 3
+    CONDITION_HEADER = 4        # name span, value span, MATCH_*
+    CONDITION_QUERY = 5
+    CONDITION_CLIENT = 6        # arg: prefix set index + 1
+    CONDITION_FINGERPRINT = 7   # arg: 64-bit value
+    CONDITION_KNOWN = 8
+    CONDITION_ACCOUNT = 9       # presents one
+    CONDITION_RUSH = 10         # area-wide limits are shedding
+    CONDITION_NEVER = 11        # cannot hold here (link_load until there is a link to watch)
+
+    MATCH_EXACT = 0
+    MATCH_PREFIX = 1
+    MATCH_SUFFIX = 2
+    MATCH_CONTAINS = 3
+    MATCH_PRESENT = 4
+
+cdef struct ConditionSpec:      # 40 bytes; conditions of a rule: all must hold. any_next: this one or the next one.
+    uint16_t kind
+    uint8_t match
+    uint8_t negate
+    uint8_t any_next
+    uint8_t reserved[3]
+    uint64_t arg
+    Span name
+    Span value
+    uint64_t pad
+
+cdef struct RungSpec:           # 32 bytes
+    uint8_t measure
+    uint8_t available
+    uint8_t reserved[6]
+    uint64_t hold_ns            # how long before the next
+    uint64_t ttl_ns             # block
+    uint64_t pad
+
+cdef struct RuleSpec:           # 192 bytes
+    uint64_t id                 # first 8 bytes of SHA-256 over "mandate id NUL rule name": stable over reloads
+    Span name                   # "mandate/rule", into text
+    Span conditions
+    Span rungs
+    uint32_t key_a
+    uint32_t key_b              # 0: none
+    uint32_t unit
+    uint32_t area_wide          # limits everyone together: sheds newcomers first
+    Rate rate                   # CONCURRENT: burst is the number
+    uint64_t calm_ns
+    uint64_t debt_max_ns
+    uint64_t areas[4]           # mask of the mandate's areas: what a block by this rule binds
+    uint32_t newcomer_share_ppm # of the burst, for area_wide
+    uint32_t mandate            # index, for records
+    uint8_t reserved[40]
+
+# A loaded image and the prefix images that belong to it; pointers into read-only mappings.
+cdef struct Policy:
+    const uint8_t* base
+    uint64_t bytes
+    const PolicyHeader* header
+    const ListenerSpec* listeners
+    const AreaSpec* areas
+    const HostSpec* hosts
+    const OriginSpec* origins
+    const RuleSpec* rules
+    const uint16_t* area_rules
+    const ConditionSpec* conditions
+    const RungSpec* rungs
+    const uint8_t* text
+    Prefixes prefixes[64]
+    uint32_t prefix_sets
+
+# Every offset, count, index and span checked. NULL: sound; else which check failed (a static string).
+cdef const char* policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexcept nogil
+# Area index for a Host (exact, then the longest wildcard, then listener's, then policy's default); -1: none.
+cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil

@@ -1,0 +1,2 @@
+"""Scrubber: a scrubbing gateway."""
+__version__ = "0.1.0"

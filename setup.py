@@ -1,0 +1,39 @@
+"""Builds ext/ into scrubber._native. SCRUBBER_BUILD: release (default), debug (assertions, pool counts), asan (ASan + UBSan)."""
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+FLAVOURS = {
+    "release": (["-O2", "-g1", "-DNDEBUG"], []),
+    "debug": (["-O1", "-g", "-UNDEBUG", "-DSCRUBBER_DEBUG=1"], []),
+    "asan": (
+        ["-O1", "-g", "-UNDEBUG", "-DSCRUBBER_DEBUG=1", "-fsanitize=address,undefined",
+         "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
+        ["-fsanitize=address,undefined"],
+    ),
+}
+flavour = os.environ.get("SCRUBBER_BUILD", "release")
+compile_args, link_args = FLAVOURS[flavour]
+
+sources = sorted(str(p) for p in Path("ext").glob("*.p[yx][xd]"))
+# Cythonised as `_native` so that ext/_native.pxd is found beside it; it belongs into the package.
+(native,) = cythonize(
+    [
+        Extension(
+            "_native",
+            ["ext/_native.pyx"],
+            depends=sources,
+            extra_compile_args=[*compile_args, "-std=gnu11", "-mcx16", "-fno-strict-aliasing", "-Wno-unused-function",
+                                "-Wno-sign-compare"],
+            extra_link_args=link_args,
+        )
+    ],
+    build_dir=f"build/cython-{flavour}",
+    include_path=["ext"],
+    annotate=False,
+)
+native.name = "scrubber._native"
+
+setup(ext_modules=[native])
