@@ -1,2 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=False
 """The native core of Scrubber: see docs/architecture.md."""
+include "address.pyx"
+include "prefixes.pyx"
+include "probe_http.pyx"

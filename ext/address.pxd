@@ -9,3 +9,11 @@ cdef void address_client(const Address* a, Address* out) noexcept nogil
 cdef bint address_parse(const uint8_t* text, uint32_t length, Address* out) noexcept nogil
 # Canonical text (RFC 5952) into out[46]; bytes written. IPv4 comes out dotted.
 cdef uint32_t address_format(const Address* a, uint8_t* out) noexcept nogil
+
+# Big-endian loads: addresses compare as numbers.
+cdef inline uint32_t load_be32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | <uint32_t>p[3]
+
+
+cdef inline uint64_t load_be64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t>load_be32(p) << 32) | <uint64_t>load_be32(p + 4)
