@@ -1,0 +1,86 @@
+# Everything there is to do here, each target with no other step before it.
+# Owns: .venv (environment and entry point), build/ (scratch). The core is rebuilt only when ext/, setup.py or pyproject.toml changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+TREE := scrubber ext configs bench tests docs setup.py pyproject.toml README.md LICENSE
+SCENARIOS ?=
+RUNS ?= 5
+# Arguments for pytest, as in: make test TESTS="tests/unit -k limiter"
+TESTS ?=
+
+.PHONY: help demo build lint test test-tools asan debug bench bench-smoke clean
+
+help:
+	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
+	@echo "make test         lint, build, a small bench, the whole suite"
+	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
+	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
+	@echo "make lint         ruff, mypy, cython-lint"
+	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with assertions and pool counts"
+	@echo "make clean        removes .venv, build/ and the built core"
+
+# Packages are pinned in pyproject.toml, build tools included; the environment is made anew when the Python under it is gone.
+.venv/.packages: pyproject.toml
+	@echo "making .venv: pinned packages, then the native core (a minute or two, once)"
+	@python=$$(.ci/system-packages build) && \
+	  { $(BIN)/python -c 'import pip' 2>/dev/null || "$$python" -m venv --clear .venv; }
+	@$(BIN)/python -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
+	  print(*t["build-system"]["requires"], *p["dependencies"], *sum(p["optional-dependencies"].values(), []), sep="\n")' \
+	  | sort -u >.venv/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+	@touch $@
+
+.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+build: .venv/.native
+
+demo: build
+	$(BIN)/python -m bench.demo
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/mypy scrubber $(wildcard bench)
+	$(BIN)/cython-lint ext
+
+test-tools:
+	@.ci/system-packages test >/dev/null
+
+# Tests beside each other on two processes; all of tests/e2e on one of them, one after the other (tests/conftest.py).
+test: test-tools build lint bench-smoke
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+# A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
+define flavour_run
+	rm -rf build/tree-$(1) && mkdir -p build/tree-$(1)
+	tar -c --exclude='*.so' --exclude=__pycache__ $(wildcard $(TREE)) | tar -x -C build/tree-$(1)
+	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) $(2) && \
+	  $(CURDIR)/$(BIN)/python -m pytest $(TESTS)
+endef
+
+# libasan must be the first library of every process that loads the core; Python's own allocations at exit are not leaks of ours.
+asan: test-tools build
+	$(call flavour_run,asan,LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc)
+
+debug: test-tools build
+	$(call flavour_run,debug,)
+
+bench: test-tools build
+	$(BIN)/python -m bench $(SCENARIOS) --runs $(RUNS)
+
+bench-smoke: test-tools build
+	$(BIN)/python -m bench --smoke $(SCENARIOS)
+
+clean:
+	rm -rf .venv build out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find scrubber ext bench tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -f scrubber/_native*.so demo-report.json demo-chart.png
