@@ -1,0 +1,1 @@
+"""Slow, obvious versions of the native concepts: the same cases run through both."""
