@@ -4,6 +4,7 @@ include "keyed.pyx"
 include "address.pyx"
 include "prefixes.pyx"
 include "limiter.pyx"
+include "ring.pyx"
 
 include "probe_http.pyx"
 include "probe_state.pyx"

@@ -57,3 +57,36 @@ cdef class ProbeLimiter(ProbeTable):
         r.count, r.period_ns, r.burst = rate
         with nogil:
             limiter_charge(&self.table, key, &r, cost, debt_max_ns, now_ns)
+
+
+cdef class ProbeRing(ProbeTable):
+    """A ring over a buffer: RingHeader, then data."""
+    cdef Ring ring
+
+    def __init__(self, memory):
+        cdef uint64_t size = <uint64_t>self.view.len - sizeof(RingHeader)
+        if <uint64_t>self.view.len <= sizeof(RingHeader) or size & (size - 1) or size < RING_BYTES_MIN:
+            raise ValueError("buffer must be a RingHeader and a power of two of bytes")
+        self.ring.header = <RingHeader*>self.view.buf
+        self.ring.data = <uint8_t*>self.view.buf + sizeof(RingHeader)
+        self.ring.size = size
+
+    def write(self, uint32_t kind, data: bytes) -> bool:
+        cdef const char* p = data
+        cdef uint32_t length = len(data)
+        cdef bint done
+        with nogil:
+            done = ring_write(&self.ring, kind, <const uint8_t*>p, length)
+        return bool(done)
+
+    def has_room(self, uint32_t kind, uint32_t length) -> bool:
+        return bool(ring_has_room(&self.ring, kind, length))
+
+    def read(self):
+        """(kind, payload); None: empty; False: skipped to the head."""
+        cdef uint8_t out[16384]
+        cdef uint32_t kind = 0, length = 0
+        cdef int answer = ring_read(&self.ring, &kind, out, &length)
+        if answer == RING_RECORD:
+            return kind, (<char*>out)[:length]
+        return None if answer == RING_EMPTY else False
