@@ -1,0 +1,64 @@
+"""What every child of the keeper does first: end with its parent, leave signals to it, take its start message.
+
+Owns: the process-wide settings that supervisor and worker share, and the beat of a child that has no gauges slot.
+Invariant: a child never outlives its keeper, and no signal but SIGKILL and SIGSTOP reaches it: the keeper says when
+to end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+
+from scrubber.server.channel import Channel
+from scrubber.server.plan import BEAT_BYTES, Start
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+START_WAIT_S = 10.0
+
+
+def begin(argv: list[str]) -> tuple[Channel, Start]:
+    """The channel named by the last argument, and what came over it first. SystemExit: this was not started by a
+    keeper."""
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(each, signal.SIG_IGN)
+    try:
+        channel = Channel.from_fd(int(argv[-1]))
+        start = Start.from_received(channel.wait(START_WAIT_S))
+    except (OSError, ValueError, IndexError) as error:
+        sys.exit(f"this program is started by the keeper only ({error})\nTry: scrubber run GATEWAY.toml")
+    _bind_to_parent(start)
+    return channel, start
+
+
+def _bind_to_parent(start: Start) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    name = start.role if start.slot < 0 else f"{start.role}{start.slot}"
+    libc.prctl(_PR_SET_NAME, f"scrub-{name}"[:15].encode(), 0, 0, 0)
+    if os.getppid() != start.keeper_pid:
+        sys.exit("the keeper is gone")
+
+
+class Beat:
+    """A beat in a page of its own (8 bytes, written whole: aligned and no longer than a machine word)."""
+
+    def __init__(self, fd: int) -> None:
+        self._page = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
+
+    def __call__(self) -> None:
+        self._page[0] = time.monotonic_ns()
+
+    @staticmethod
+    def read(page: mmap.mmap, offset: int) -> int:
+        """The beat at an offset, in ns of CLOCK_MONOTONIC; 0: none yet."""
+        return int(struct.unpack_from("<Q", page, offset)[0])
+
+
+assert struct.calcsize("<Q") == BEAT_BYTES

@@ -1,0 +1,391 @@
+"""The keeper: parent of all. Holds listeners, shared memory and the policy in force; starts the others, restarts them.
+
+Owns: every descriptor that must outlive a child, the children's lives, signals. Has no parser beyond json, no web
+server, no `_native`.
+Invariants: a child is replaced at once when it dies or stops beating; a dead worker's gauges are zero before its
+successor starts; no descriptor, process or zombie is left behind by a restart; nothing here waits for a child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from scrubber.server import listen, log, memfd
+from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
+from scrubber.server.child import Beat
+from scrubber.server.plan import Plan, Start
+from scrubber.server.pulse import Pulse, read_schedule
+
+CHECK_S = 0.1  # between two looks at the beats
+FAST_DEATH_S = 5.0  # a child that lived shorter died fast
+FAST_DEATHS = 5  # so many in a row are replaced at once; then with a pause
+PAUSE_S = 0.1
+PAUSE_S_MAX = 2.0
+SUPERVISOR_END_S = 3.0  # for its last look at the rings after the workers ended
+
+
+@dataclass(slots=True)
+class Child:
+    """A place for a child, and the child that fills it (process None: none now)."""
+
+    role: str
+    slot: int
+    beats: mmap.mmap
+    beat_offset: int
+    process: subprocess.Popen[bytes] | None = None
+    pidfd: int = -1
+    channel: Channel | None = None
+    pulse: Pulse = field(default_factory=lambda: Pulse(0))
+    started_ns: int = 0
+    restart_ns: int = 0
+    restarts: int = 0
+    fast_deaths: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.role if self.slot < 0 else f"{self.role}[{self.slot}]"
+
+    def beat_ns(self) -> int:
+        return Beat.read(self.beats, self.beat_offset)
+
+    def kill(self) -> None:
+        """SIGKILL by pidfd: never the wrong process."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def describe(self) -> dict[str, Any]:
+        pid = self.process.pid if self.process else 0
+        return {"role": self.role, "slot": self.slot, "pid": pid, "restarts": self.restarts}
+
+
+class Keeper:
+    """One gateway's processes. `run` returns the exit code."""
+
+    def __init__(self, plan: Plan, logger: logging.Logger) -> None:
+        self.plan = plan
+        self.log = logger
+        self.policy, self.prefixes, self.generation = plan.policy, list(plan.prefixes), plan.generation
+        self.listeners, self.sockets = listen.bind(plan.listeners, plan.workers)
+        self.gauges = mmap.mmap(plan.regions["gauges"], 0)
+        self.beat_fd = memfd.plain("scrubber-beat", mmap.PAGESIZE)
+        beat_page = mmap.mmap(self.beat_fd, mmap.PAGESIZE)
+        self.supervisor = Child("supervisor", -1, beat_page, 0)
+        self.workers = [
+            Child("worker", slot, self.gauges, plan.gauges_offset + slot * plan.gauges_slot_bytes)
+            for slot in range(plan.workers)
+        ]
+        self.children = [self.supervisor, *self.workers]
+        self.selector = selectors.DefaultSelector()
+        self.ready = False
+        self.draining = False
+        self.drain_end_ns = 0  # when workers that still run are killed
+        self.supervisor_end_ns = 0  # the same for the supervisor; 0: it was not told yet
+        self.exit_code: int | None = None
+        self.reload_wanted = False
+
+    # ── the loop ──
+
+    def run(self) -> int:
+        """Until the gateway has ended. 0: asked to; 1: it could not start."""
+        with self._signals():
+            for child in self.children:
+                self._start(child)
+            self._tell_children()
+            next_check = time.monotonic()
+            while self.exit_code is None:
+                for key, _ in self.selector.select(max(next_check - time.monotonic(), 0)):
+                    # each bears being called for nothing: an earlier one of this round may have replaced its child
+                    key.data()
+                if time.monotonic() >= next_check:
+                    next_check = time.monotonic() + CHECK_S
+                    self._check()
+        self._close()
+        return self.exit_code
+
+    def _check(self) -> None:
+        now_ns = time.monotonic_ns()
+        for child in self.children:
+            if child.process is None:
+                if child.restart_ns and now_ns >= child.restart_ns and not self._ending(child):
+                    self._start(child)
+                    self._tell_children()
+            elif child.pulse.wedged(child.beat_ns(), read_schedule(child.process.pid), now_ns):
+                self.log.error("%s (pid %d) does not beat: killed", child.name, child.process.pid)
+                child.kill()
+        if not self.ready and not self.draining and all(child.pulse.started for child in self.children):
+            self.ready = True
+            self._say_ready()
+        if self.draining:
+            self._check_drain(now_ns)
+
+    def _say_ready(self) -> None:
+        where = ", ".join(listener.url for listener in self.listeners)
+        workers = f"{self.plan.workers} worker" + ("s" if self.plan.workers != 1 else "")
+        with contextlib.suppress(OSError):
+            print(f"ready: {where} → {self.plan.protects}, {workers}, admin {self.plan.admin_socket}", flush=True)
+
+    # ── children ──
+
+    def _start(self, child: Child) -> None:
+        channel, theirs = Channel.pair()
+        child.restart_ns, child.started_ns = 0, time.monotonic_ns()
+        child.pulse = Pulse(child.started_ns)
+        child.beats[child.beat_offset : child.beat_offset + 8] = bytes(8)
+        try:
+            with theirs:
+                channel.send(*self._start_message(child).to_message())
+                child.process = subprocess.Popen(
+                    [*self.plan.roles[child.role], str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+            child.pidfd = os.pidfd_open(child.process.pid)
+        except (OSError, ChannelError) as error:  # out of processes, memory or descriptors: later, perhaps
+            self.log.error("cannot start %s: %s", child.name, error)
+            channel.close()
+            if child.process is not None:
+                child.process.kill()
+                child.process.wait()
+                child.process = None
+            self._plan_restart(child, fast=True)
+            return
+        child.channel = channel
+        self.selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._died(child))
+        self.selector.register(channel, selectors.EVENT_READ, lambda: self._readable(child))
+        if child is self.supervisor and self.reload_wanted:
+            self.reload_wanted = False
+            self._send(child, {"type": "reload"})
+
+    def _start_message(self, child: Child) -> Start:
+        fds = {"policy": self.policy}
+        fds.update({f"prefix.{index}": fd for index, fd in enumerate(self.prefixes)})
+        fds.update({f"region.{kind}": fd for kind, fd in self.plan.regions.items()})
+        if child.slot >= 0:
+            fds.update({f"listener.{index}": sock.fileno() for index, sock in enumerate(self.sockets[child.slot])})
+        else:
+            fds["beat"] = self.beat_fd
+        return Start(
+            child.role,
+            child.slot,
+            os.getpid(),
+            self.plan.workers,
+            self.generation,
+            self.listeners,
+            self.plan.settings,
+            [each.describe() for each in self.children],
+            fds,
+        )
+
+    def _died(self, child: Child) -> None:
+        process = child.process
+        if process is None or process.poll() is None:
+            return
+        lived_s = (time.monotonic_ns() - child.started_ns) / 1e9
+        self.selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        child.pidfd = -1
+        self._drop_channel(child)
+        child.process = None
+        if child.slot >= 0:
+            end = child.beat_offset + self.plan.gauges_slot_bytes
+            self.gauges[child.beat_offset : end] = bytes(self.plan.gauges_slot_bytes)
+        if self._ending(child):
+            return
+        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
+        self.log.error("%s (pid %d) ended by %s after %.1f s", child.name, process.pid, how, lived_s)
+        self._plan_restart(child, fast=lived_s < FAST_DEATH_S)
+
+    def _plan_restart(self, child: Child, *, fast: bool) -> None:
+        child.fast_deaths = child.fast_deaths + 1 if fast else 0
+        child.restarts += 1
+        late = child.fast_deaths - FAST_DEATHS
+        if late >= 0 and not self.ready:
+            self.log.error("%s does not come up: giving up", child.name)
+            self._stop_now(1)
+            return
+        pause_s = min(PAUSE_S * 2 ** min(late, 10), PAUSE_S_MAX) if late >= 0 else 0.0
+        if pause_s:
+            child.restart_ns = time.monotonic_ns() + int(pause_s * 1e9)
+        else:
+            self._start(child)
+        self._tell_children()
+
+    def _ending(self, child: Child) -> bool:
+        """Whether this child, once gone, stays gone. While workers drain, the supervisor still reads their rings."""
+        return self.exit_code is not None or (
+            self.draining and (child is not self.supervisor or not self._workers_alive())
+        )
+
+    def _workers_alive(self) -> bool:
+        return any(worker.process for worker in self.workers)
+
+    # ── channels ──
+
+    def _readable(self, child: Child) -> None:
+        try:
+            while child.channel is not None and (received := child.channel.receive()) is not None:
+                try:
+                    self._received(child, received)
+                finally:
+                    received.close()
+        except ChannelClosed:
+            self._drop_channel(child)  # its end follows, through the pidfd
+        except ChannelError as error:
+            self.log.error("%s broke the protocol (%s): killed", child.name, error)
+            child.kill()
+
+    def _received(self, child: Child, received: Received) -> None:
+        if child is self.supervisor and received.type == "publish":
+            self._publish(received)
+        else:
+            self.log.error("%s sent a message that is not its own: %s", child.name, received.type)
+
+    def _publish(self, received: Received) -> None:
+        generation = received.message.get("generation")
+        if not isinstance(generation, int) or generation <= self.generation or not received.fds:
+            self.log.error("a policy was refused: it is not newer than generation %d", self.generation)
+            return
+        if not all(memfd.is_sealed(fd) for fd in received.fds):
+            self.log.error("policy %d was refused: an image is not sealed", generation)
+            return
+        old = [self.policy, *self.prefixes]
+        self.policy, *self.prefixes = received.fds
+        received.fds = []
+        self.generation = generation
+        for fd in old:
+            os.close(fd)
+        for worker in self.workers:
+            self._send(worker, received.message, [self.policy, *self.prefixes])
+
+    def _send(self, child: Child, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        if child.channel is None:
+            return
+        try:
+            child.channel.send(message, fds or ())
+        except ChannelClosed:
+            pass  # its end follows, through the pidfd
+        except ChannelError as error:
+            self.log.error("%s: %s: killed", child.name, error)
+            child.kill()
+
+    def _tell_children(self) -> None:
+        self._send(self.supervisor, {"type": "children", "children": [child.describe() for child in self.children]})
+
+    def _drop_channel(self, child: Child) -> None:
+        if child.channel is not None:
+            self.selector.unregister(child.channel)
+            child.channel.close()
+            child.channel = None
+
+    # ── signals and the end ──
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for each in handled:
+            signal.signal(each, lambda *_: None)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self.selector.register(ours, selectors.EVENT_READ, lambda: self._signalled(ours))
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            self.selector.unregister(ours)
+            ours.close()
+            theirs.close()
+
+    def _signalled(self, sock: socket.socket) -> None:
+        for number in sock.recv(64):
+            if number == signal.SIGHUP:
+                self._reload()
+            elif self.draining:
+                self.log.warning("told to end a second time: at once")
+                self._stop_now(0)
+            else:
+                self._drain()
+
+    def _reload(self) -> None:
+        if self.supervisor.channel is None:
+            self.reload_wanted = True
+        else:
+            self._send(self.supervisor, {"type": "reload"})
+
+    def _drain(self) -> None:
+        self.draining = True
+        self.drain_end_ns = time.monotonic_ns() + int(self.plan.drain_s * 1e9)
+        self.log.info("draining: %g s at most", self.plan.drain_s)
+        for worker in self.workers:
+            self._send(worker, {"type": "drain", "deadline_s": self.plan.drain_s})
+        for sock in (sock for slot in self.sockets for sock in slot):
+            sock.close()  # the workers accept what is queued and close theirs: from then on the port refuses
+        self.sockets = []
+
+    def _check_drain(self, now_ns: int) -> None:
+        if self._workers_alive():
+            if now_ns >= self.drain_end_ns:
+                self.log.warning("the drain's time is over: what is still open is cut")
+                for worker in self.workers:
+                    worker.kill()
+            return
+        if self.supervisor.process is None:
+            self.exit_code = 0
+        elif not self.supervisor_end_ns:
+            self.supervisor_end_ns = now_ns + int(SUPERVISOR_END_S * 1e9)
+            self._send(self.supervisor, {"type": "drain", "deadline_s": SUPERVISOR_END_S})
+        elif self.supervisor.channel is None or now_ns >= self.supervisor_end_ns:
+            self.supervisor.kill()
+
+    def _stop_now(self, code: int) -> None:
+        self.exit_code = code
+        for child in self.children:
+            child.kill()
+
+    def _close(self) -> None:
+        """Reap what was killed and give everything back."""
+        for child in self.children:
+            if child.process is not None:
+                child.process.wait()
+                self._died(child)
+        for sock in (sock for slot in self.sockets for sock in slot):
+            sock.close()
+        self.selector.close()
+        for fd in (self.policy, *self.prefixes, *self.plan.regions.values(), self.beat_fd, self.plan.lock):
+            os.close(fd)
+
+
+def main(argv: list[str]) -> int:
+    """`python -m scrubber.server.keeper FD`, FD being the plan's."""
+    logger = log.setup("keeper")
+    try:
+        plan = Plan.from_fd(int(argv[-1]))
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        sys.stderr.write(
+            f"scrubber: the keeper is started by `scrubber run` only ({error})\nTry: scrubber run GATEWAY.toml\n"
+        )
+        return 2
+    try:
+        keeper = Keeper(plan, logger)
+    except listen.CannotListen as error:
+        sys.stderr.write(f"scrubber: {error}\nTry: {error.hint}\n")
+        return 1
+    return keeper.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

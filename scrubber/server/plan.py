@@ -1,0 +1,120 @@
+"""What `scrubber run` hands to the keeper, and the keeper to its children.
+
+Owns: the plan (JSON in a sealed memfd that survives exec) and the start message, each with its only reader and writer.
+Invariant: no parser beyond json is needed to read either, so that the keeper stays small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scrubber.server import memfd
+from scrubber.server.channel import Received
+
+PLAN_VERSION = 1
+BEAT_BYTES = 8  # a beat is one little-endian 64-bit CLOCK_MONOTONIC time in ns; 0: none yet
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPlan:
+    """An address to listen on. port 0: the kernel chooses, once for all worker slots."""
+
+    host: str
+    port: int
+    scheme: str = "http"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the keeper needs. Descriptors are numbers in the keeper's own table."""
+
+    roles: dict[str, list[str]]  # argv of "worker" and "supervisor"; the channel's descriptor is appended
+    workers: int
+    listeners: list[ListenerPlan]
+    regions: dict[str, int]  # kind -> memfd
+    policy: int  # sealed memfd of the policy image in force
+    prefixes: list[int]  # sealed memfds of its prefix images, in order
+    generation: int
+    gauges_offset: int  # of slot 0 in the region "gauges"; the beat is a slot's first field
+    gauges_slot_bytes: int
+    lock: int  # descriptor that holds the lock on the admin socket's name
+    drain_s: float
+    protects: str  # "site (127.0.0.1:8000)", for the ready line
+    admin_socket: str
+    settings: dict[str, Any] = field(default_factory=dict)  # given to the children as it is
+
+    def to_fd(self) -> int:
+        """A sealed memfd with this plan, inheritable as are the descriptors it names."""
+        fd = memfd.sealed("scrubber-plan", json.dumps({"version": PLAN_VERSION, **asdict(self)}).encode())
+        for each in (fd, *self.descriptors()):
+            os.set_inheritable(each, True)
+        return fd
+
+    def descriptors(self) -> list[int]:
+        return [*self.regions.values(), self.policy, *self.prefixes, self.lock]
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Plan:
+        """Read a plan, close its descriptor, and keep the ones it names out of the children. ValueError: another
+        version's."""
+        raw = json.loads(memfd.read_all(fd))
+        os.close(fd)
+        if raw.pop("version", None) != PLAN_VERSION:
+            raise ValueError("the plan was written by another version")
+        raw["listeners"] = [ListenerPlan(**each) for each in raw["listeners"]]
+        plan = cls(**raw)
+        for each in plan.descriptors():
+            os.set_inheritable(each, False)
+        return plan
+
+
+@dataclass(slots=True)
+class Start:
+    """A child's first message: who it is and everything it works with."""
+
+    role: str
+    slot: int  # -1: not a worker
+    keeper_pid: int
+    workers: int
+    generation: int
+    listeners: list[ListenerPlan]  # with the ports really bound
+    settings: dict[str, Any]
+    children: list[dict[str, Any]]
+    fds: dict[str, int]  # "beat", "policy", "prefix.0"…, "region.KIND", "listener.0"…
+
+    def to_message(self) -> tuple[dict[str, Any], list[int]]:
+        body = asdict(self)
+        names = body.pop("fds")
+        return {"type": "start", **body, "names": list(names)}, list(names.values())
+
+    @classmethod
+    def from_received(cls, received: Received) -> Start:
+        """ValueError: not a start message."""
+        body = dict(received.message)
+        if body.pop("type") != "start":
+            raise ValueError("the first message of a channel is start")
+        names = body.pop("names")
+        body["listeners"] = [ListenerPlan(**each) for each in body["listeners"]]
+        fds, received.fds = received.fds, []
+        return cls(**body, fds=dict(zip(names, fds, strict=True)))
+
+    def regions(self) -> dict[str, int]:
+        return {name.removeprefix("region."): fd for name, fd in self.fds.items() if name.startswith("region.")}
+
+    def prefixes(self) -> list[int]:
+        return self._numbered("prefix.")
+
+    def listener_fds(self) -> list[int]:
+        return self._numbered("listener.")
+
+    def _numbered(self, start: str) -> list[int]:
+        found = {int(name.removeprefix(start)): fd for name, fd in self.fds.items() if name.startswith(start)}
+        return [found[index] for index in sorted(found)]
