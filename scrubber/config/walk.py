@@ -1,0 +1,280 @@
+"""Walks a TOML tree along a msgspec struct and reports every error, not the first one only.
+
+Owns the way from text to typed values and the wording of what is wrong with a shape: unknown, missing, ill-typed, out
+of range. A struct's field types say how a value is read: builtins as they are, `Annotated[T, Reads(...)]` by a function
+of its own, tuples, dicts and structs by recursion. The result is always a whole struct: what could not be read is a
+hole (its default, or an empty value), so that checks of meaning can go on; whoever asks `Report.spoiled(path)` skips
+holes. A struct with problems is never handed on by the callers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from scrubber.errors import Problem, Severity, ValueRefused
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """In `Annotated`: `parse` makes a TOML value the field's type or raises ValueRefused; `hole` stands in for it."""
+
+    parse: Callable[[Any], Any]
+    hole: Any
+
+
+@dataclass(frozen=True)
+class OneOrMore:
+    """In `Annotated` over a tuple: what is no list is a list of one. `prepare`: applied to each before."""
+
+    at_least: int = 1
+    prepare: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Derived:
+    """In `Annotated`: filled after reading, never a key of the file."""
+
+
+class Report:
+    """Collects what is wrong with one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def add(self, severity: Severity, path: str, message: str, expected: str = "", hint: str = "") -> None:
+        self.problems.append(Problem(self.file, path, message, expected, hint, severity))
+
+    def error(self, path: str, message: str, expected: str = "", hint: str = "") -> None:
+        self.add("error", path, message, expected, hint)
+
+    def warning(self, path: str, message: str, expected: str = "", hint: str = "") -> None:
+        self.add("warning", path, message, expected, hint)
+
+    def refused(self, path: str, e: ValueRefused) -> None:
+        self.error(path, e.message, e.expected, e.hint)
+
+    def spoiled(self, *paths: str) -> bool:
+        """Whether an error was found at one of the paths or beneath it."""
+        found = [p.path for p in self.problems if p.severity == "error"]
+        return any(f == path or f.startswith((f"{path}.", f"{path}[")) for f in found for path in paths)
+
+    @property
+    def ok(self) -> bool:
+        return not any(p.severity == "error" for p in self.problems)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint: the word that was probably meant, or all of them."""
+    known = sorted(words)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else ""
+
+
+def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str = "") -> StructT:
+    """A whole `cls` of the TOML table `tree`; what is wrong goes to `report`."""
+    hints = _hints(cls)
+    fields = {f.encode_name: f for f in msgspec.structs.fields(cls) if not _is_derived(hints[f.name])}
+    for key in tree:
+        if key not in fields:
+            expected = f"one of: {', '.join(sorted(fields))}"
+            report.error(_join(path, key), f"unknown field {key!r}", expected, nearest(key, fields))
+    values: dict[str, Any] = {}
+    for key, info in fields.items():
+        kind = hints[info.name]
+        if key in tree:
+            errors_before = len(report.problems)
+            value = _read_value(kind, tree[key], report, _join(path, key))
+            if len(report.problems) == errors_before or info.required or isinstance(value, (msgspec.Struct, tuple)):
+                values[info.name] = value
+        elif info.required:
+            report.error(_join(path, key), f"missing field {key!r}", _describe(kind))
+            values[info.name] = _hole(kind)
+    return cls(**values)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _join(path: str, key: str) -> str:
+    plain = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
+    name = key if plain else '"' + key.replace('"', '\\"') + '"'
+    return f"{path}.{name}" if path else name
+
+
+def _is_derived(kind: Any) -> bool:
+    return get_origin(kind) is Annotated and any(isinstance(m, Derived) for m in get_args(kind)[1:])
+
+
+def _split(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type without Annotated and `| None`, and the Annotated metadata."""
+    extras: tuple[Any, ...] = ()
+    while True:
+        if get_origin(kind) is Annotated:
+            inner, *more = get_args(kind)
+            kind, extras = inner, extras + tuple(more)
+        elif get_origin(kind) in (Union, types.UnionType):
+            (kind,) = [a for a in get_args(kind) if a is not types.NoneType]
+        else:
+            return kind, extras
+
+
+def _meta(extras: tuple[Any, ...], wanted: type[Any]) -> Any:
+    return next((m for m in extras if isinstance(m, wanted)), None)
+
+
+_PLAIN: dict[Any, tuple[str, Any]] = {
+    str: ("text in quotes", ""),
+    bool: ("true or false", False),
+    int: ("a whole number", 0),
+    datetime.datetime: ("a date and time with its offset, as 2026-11-01T00:00:00Z", EPOCH),
+}
+
+
+def _describe(kind: Any) -> str:
+    base, extras = _split(kind)
+    reads = _meta(extras, Reads)
+    if reads is not None:
+        try:
+            reads.parse(None)
+        except ValueRefused as e:
+            return e.expected
+    if get_origin(base) is Literal:
+        return "one of: " + ", ".join(repr(a) for a in get_args(base))
+    if get_origin(base) is tuple:
+        return f"a list of: {_describe(get_args(base)[0])}"
+    return _PLAIN[base][0] if base in _PLAIN else "a table"
+
+
+def _hole(kind: Any) -> Any:
+    base, extras = _split(kind)
+    reads = _meta(extras, Reads)
+    if reads is not None:
+        return reads.hole
+    if get_origin(base) is Literal:
+        return get_args(base)[0]
+    if get_origin(base) is tuple:
+        return ()
+    if get_origin(base) is dict:
+        return {}
+    if base in _PLAIN:
+        return _PLAIN[base][1]
+    fields = [f for f in msgspec.structs.fields(base) if f.required]
+    return base(**{f.name: _hole(_hints(base)[f.name]) for f in fields})
+
+
+def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
+    base, extras = _split(kind)
+    reads = _meta(extras, Reads)
+    if reads is not None:
+        try:
+            return reads.parse(value)
+        except ValueRefused as e:
+            report.refused(path, e)
+            return reads.hole
+    if get_origin(base) is tuple:
+        return _read_list(kind, value, report, path)
+    if get_origin(base) is dict:
+        return _read_dict(get_args(base)[1], value, report, path)
+    if get_origin(base) is Literal:
+        return _read_choice(get_args(base), value, report, path)
+    if base in _PLAIN:
+        return _read_plain(base, value, report, path)
+    if not isinstance(value, Mapping):
+        report.error(path, f"{_show(value)} is not a table", "a table")
+        return _hole(base)
+    return read(base, value, report, path)
+
+
+def _read_list(kind: Any, value: Any, report: Report, path: str) -> tuple[Any, ...]:
+    base, extras = _split(kind)
+    item, one_or_more = get_args(base)[0], _meta(extras, OneOrMore)
+    prepare = one_or_more.prepare if one_or_more is not None and one_or_more.prepare else lambda v: v
+    if one_or_more is not None and not isinstance(value, list):
+        return (_read_value(item, prepare(value), report, path),)
+    if not isinstance(value, list):
+        report.error(path, f"{_show(value)} is not a list", _describe(kind), "put it in brackets: [ … ]")
+        return ()
+    if one_or_more is not None and len(value) < one_or_more.at_least:
+        report.error(path, "an empty list", _describe(kind))
+    return tuple(_read_value(item, prepare(v), report, f"{path}[{i}]") for i, v in enumerate(value))
+
+
+def _read_dict(item: Any, value: Any, report: Report, path: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        report.error(path, f"{_show(value)} is not a table", "a table")
+        return {}
+    return {k: _read_value(item, v, report, _join(path, k)) for k, v in value.items()}
+
+
+def _read_choice(choices: tuple[Any, ...], value: Any, report: Report, path: str) -> Any:
+    if value in choices and isinstance(value, str):
+        return value
+    expected = "one of: " + ", ".join(repr(c) for c in choices)
+    report.error(path, f"{_show(value)} is not known here", expected, nearest(str(value), choices))
+    return choices[0]
+
+
+def _read_plain(base: Any, value: Any, report: Report, path: str) -> Any:
+    expected, hole = _PLAIN[base]
+    fits = isinstance(value, base) and not (base is int and isinstance(value, bool))
+    if fits and base is datetime.datetime and value.tzinfo is None:
+        report.error(path, f"{value.isoformat()} has no offset from UTC", expected, "append Z for UTC")
+        return hole
+    if not fits:
+        report.error(path, f"{_show(value)} is not {expected}", expected)
+        return hole
+    return value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, (str, int, float)) else str(value)
+
+
+def integer(low: int, high: int) -> Reads:
+    """A whole number from `low` to `high`."""
+    expected = f"a whole number from {low} to {high}"
+
+    def parse(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueRefused(f"{_show(value)} is not a whole number", expected=expected)
+        if not low <= value <= high:
+            raise ValueRefused(f"{value} is out of range", expected=expected)
+        return value
+
+    return Reads(parse, low)
+
+
+def measured(parse_unit: Callable[[object], int], show: Callable[[int], str], low: int, high: int) -> Reads:
+    """A value with a unit, from `low` to `high` (in the smallest unit)."""
+    bounds = f"from {show(low)} to {show(high)}"
+
+    def parse(value: Any) -> int:
+        try:
+            number = parse_unit(value)
+        except ValueRefused as e:
+            raise ValueRefused(e.message, expected=f"{e.expected}, {bounds}", hint=e.hint) from None
+        if not low <= number <= high:
+            raise ValueRefused(f"{_show(value)} is out of range", expected=bounds)
+        return number
+
+    return Reads(parse, low)
