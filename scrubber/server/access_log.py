@@ -1,0 +1,122 @@
+"""The access log: finished lines from the rings into a file, or to stdout.
+
+Owns: the file, what was lost and why. Used by one thread at a time, and never by the supervisor's loop.
+Invariants: writing never waits for a reader; a line is whole or, where the disk filled up in its middle, ended and
+counted as lost; traffic goes on whatever happens here.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import time
+from collections.abc import Sequence
+
+SAY_EVERY_S = 60.0
+REOPEN_EVERY_S = 1.0
+STDOUT = "-"
+
+
+class AccessLog:
+    """`path` "-": stdout; "": none, lines are only counted."""
+
+    def __init__(self, path: str, logger: logging.Logger) -> None:
+        self.path = path
+        self.lines = 0  # written
+        self.lines_lost = 0  # could not be written
+        self.error = ""  # why the last write failed; "" when it did not
+        self._log = logger
+        self._fd = -1
+        self._torn = False
+        self._looked = 0.0
+        self._said = -SAY_EVERY_S
+        self._lost_said = 0
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append these lines (each without its line end)."""
+        if not self.path:
+            self.lines += len(lines)
+            return
+        if not lines:
+            return
+        try:
+            self._open_if_needed()
+            data = b"\n".join(lines) + b"\n"
+            start = b"\n" if self._torn else b""
+            written = self._write_all(start + data) - len(start)
+            whole = data[: max(written, 0)].count(b"\n") if written < len(data) else len(lines)
+        except OSError as error:
+            whole, self.error = 0, error.strerror or str(error)
+        self.lines += whole
+        if lost := len(lines) - whole:
+            self.lines_lost += lost
+            self._say()
+
+    def close(self) -> None:
+        if self._fd >= 0 and self.path != STDOUT:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _open_if_needed(self) -> None:
+        """Open, and open again where the file was moved away (logrotate)."""
+        if self.path == STDOUT:
+            self._fd = 1
+            return
+        now = time.monotonic()
+        if self._fd >= 0 and now - self._looked >= REOPEN_EVERY_S:
+            self._looked = now
+            here = os.fstat(self._fd)
+            try:
+                there = os.stat(self.path)
+            except OSError:
+                there = None
+            if there is None or (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+                self.close()
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            self._fd = os.open(self.path, flags, 0o640)
+            self._torn = False
+
+    def _write_all(self, data: bytes) -> int:
+        """Bytes of `data` that went out; an error after some of them is kept in `error`, not raised."""
+        view, before = memoryview(data), len(data)
+        self.error = ""
+        while view:
+            try:
+                view = view[self._write_some(view) :]
+            except OSError as error:
+                self.error = error.strerror or str(error)
+                break
+        written = before - len(view)
+        if written:
+            self._torn = not data[:written].endswith(b"\n")
+        return written
+
+    def _write_some(self, view: memoryview) -> int:
+        if self.path != STDOUT:
+            return os.write(self._fd, view)  # O_NONBLOCK where that means anything
+        if not select.select([], [self._fd], [], 0)[
+            1
+        ]:  # stdout is shared with others: its flags are not ours to change
+            raise BlockingIOError(errno.EAGAIN, "its reader is too slow")
+        return os.write(self._fd, view[: select.PIPE_BUF])
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAY_EVERY_S:
+            lost, self._lost_said, self._said = self.lines_lost - self._lost_said, self.lines_lost, now
+            self._log.error("access log %s: %s; %d lines lost", self.path, self.error, lost)
+
+
+def check_writable(path: str) -> str | None:
+    """Why an access log cannot be written there; None: it can. Leaves an empty file at most."""
+    if path in ("", STDOUT):
+        return None
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
+    except OSError as error:
+        return error.strerror or str(error)
+    os.close(fd)
+    return None
