@@ -1,0 +1,267 @@
+"""The gateway and the origin as end-to-end tests see them: real programs, started and ended here.
+
+Owns: how a gateway file for tests is made, how its processes are found, and that it ends cleanly.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW = 3.0 if os.environ.get("SCRUBBER_BUILD", "release") != "release" else 1.0  # sanitizers take their time
+
+GENEROUS = """
+[[rule]]
+name = "generous"
+per = "client"
+limit = "100000/s burst 100000"
+then = ["throttle"]
+"""
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> Any:
+    """The first true value of `condition`."""
+    end = time.monotonic() + timeout_s * SLOW
+    while not (value := condition()):
+        assert time.monotonic() < end, f"did not happen in time: {what or condition}"
+        time.sleep(0.02)
+    return value
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of the programs under test: this tree first, no colours."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **more}
+
+
+def mandate_text(
+    rules: str = GENEROUS, *, areas: Sequence[str] = ("site",), proportion: str = "", name: str = "test"
+) -> str:
+    """A mandate with all powers over these areas."""
+    return f"""
+[mandate]
+id = "{name}"
+serial = 1
+authority = "the tests"
+basis = "a test"
+not_before = 2020-01-01T00:00:00Z
+expires = 2099-01-01T00:00:00Z
+on_expiry = "limits"
+areas = {json.dumps(list(areas))}
+powers = ["observe", "throttle", "challenge", "tarpit", "deny", "drop", "block", "blackhole"]
+
+[proportion]
+{proportion or 'clients_share_max = "50%"'}
+{rules}
+"""
+
+
+def gateway_text(
+    origin: int | str,
+    *,
+    workers: int = 2,
+    state_dir: str = "state",
+    top: str = "",
+    listener: str = "",
+    area: str = "",
+    more: str = "",
+    address: str = "127.0.0.1:0",
+) -> str:
+    """A gateway file: one listener on any free port, one area named "site". The texts go where their names say."""
+    target = f"127.0.0.1:{origin}" if isinstance(origin, int) else origin
+    return f"""
+workers = {workers}
+state_dir = "{state_dir}"
+mandates = ["mandate.toml"]
+allow_unsigned = true
+{top}
+[[listener]]
+address = "{address}"
+{listener}
+[[area]]
+name = "site"
+default = true
+origins = ["{target}"]
+{area}
+{more}
+"""
+
+
+class Origin:
+    """tests/e2e/origin.py, running."""
+
+    def __init__(self, name: str = "origin", port: int = 0) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/e2e/origin.py"), name],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ORIGIN_PORT": str(port)},
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(15 * SLOW)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=20 * SLOW)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Gateway:
+    """`scrubber run`, running. Its files are in `directory`: gateway.toml, mandate.toml, state/."""
+
+    def __init__(
+        self, directory: Path, text: str, mandate: str | None, command: Sequence[str], env: dict[str, str]
+    ) -> None:
+        self.directory = directory
+        self.file = directory / "gateway.toml"
+        self.file.write_text(text)
+        if mandate is not None:
+            (directory / "mandate.toml").write_text(mandate)
+        self.state = directory / "state"
+        self.socket = self.state / "admin.sock"
+        self.ports: list[int] = []
+        with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*command, sys.executable, "-m", "scrubber", "run", str(self.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment(**env),
+                cwd=directory,
+            )
+
+    # ── life ──
+
+    def wait_ready(self) -> None:
+        """Until the ready line is out."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.stderr}"
+            return "ready: " in self.stdout and self.stdout.endswith("\n")
+
+        until(ready, 30, "the ready line")
+        line = next(line for line in self.stdout.splitlines() if line.startswith("ready: "))
+        self.ports = [int(port) for port in re.findall(r"http://\S+?:(\d+)(?=[,\s])", line)]
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """SIGTERM, and the exit code. May be called again."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s * SLOW)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def stdout(self) -> str:
+        return (self.directory / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.directory / "stderr").read_text()
+
+    # ── traffic ──
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(
+        self, path: str = "/", *, method: str = "GET", source: str = "127.0.0.1", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own, from a source address: status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20 * SLOW, source_address=(source, 0))
+        try:
+            connection.request(method, path, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    # ── the admin side ──
+
+    def admin(
+        self, method: str, path: str, body: object = None, *, token: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """One admin request: status and JSON (text answers as {"text": …})."""
+        if token is None:
+            token = (self.state / "admin.token").read_text().strip()
+        connection = _UnixConnection(str(self.socket))
+        try:
+            data = json.dumps(body) if body is not None else None
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+            kind = response.headers.get_content_type()
+            return response.status, json.loads(text) if kind.endswith("json") else {"text": text}
+        finally:
+            connection.close()
+
+    def status(self) -> dict[str, Any]:
+        code, body = self.admin("GET", "/v1/status")
+        assert code == 200, body
+        return body
+
+    def child(self, role: str, slot: int = -1) -> dict[str, Any]:
+        """pid, restarts, beat of a child as the status has it."""
+        return next(c for c in self.status()["children"] if (c["role"], c["slot"]) == (role, slot))
+
+    def worker_pid(self, slot: int = 0) -> int:
+        return int(self.child("worker", slot)["pid"])
+
+    def cli(self, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """`scrubber ARGS` beside this gateway (commands that need it get --gateway)."""
+        words = list(args)
+        if words[0] in ("status", "block", "unblock", "reload"):
+            words += ["--gateway", str(self.file)]
+        return subprocess.run(
+            [sys.executable, "-m", "scrubber", *words],
+            capture_output=True,
+            text=True,
+            timeout=30 * SLOW,
+            env=environment(**(env or {})),
+            check=False,
+        )
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The access log so far, parsed: every line of it must be JSON."""
+        path = self.state / "access.log"
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
