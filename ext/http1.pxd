@@ -96,17 +96,17 @@ cdef struct Http1Limits:
 cdef struct RequestHead:
     uint8_t method
     uint8_t minor               # HTTP/1.minor: 0 or 1
-    uint8_t body                # BODY_NONE, BODY_LENGTH, BODY_CHUNKED
+    uint8_t body                # BODY_NONE, BODY_LENGTH (Content-Length: 0 too), BODY_CHUNKED
     bint keep_alive
-    bint expect_continue
-    bint upgrade                # asks for an Upgrade (not yet granted by anyone)
+    bint expect_continue        # HTTP/1.1 and a body to wait for
+    bint upgrade                # asks for an Upgrade (not yet granted by anyone); never in HTTP/1.0
     uint64_t content_length
     uint32_t head_bytes         # including the empty line
     Span method_text
     Span target                 # as sent; origin-form or '*' (absolute-form is reduced: target then is its path and query)
     Span path                   # of target, without the query
     Span query                  # without '?'; len 0 may be "no query" or an empty one
-    Span host                   # host of Host (or of absolute-form), without port, as sent
+    Span host                   # host of Host (or of absolute-form), without port, as sent (IPv6 with its brackets); len 0: HTTP/1.0 without one
     Span authority              # the same with its port
     uint16_t header_count
     int16_t first[28]           # HEADER_IDS: index of the first header with that id, -1: none
@@ -131,14 +131,25 @@ cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, con
 cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, uint8_t request_method,
                         ResponseHead* out) noexcept nogil
 cdef uint16_t http1_status(int reason) noexcept nogil
+# The reason's name for the log ("bad_host"); a static string.
+cdef const char* http1_reason(int reason) noexcept nogil
+
+# Header.name_hash of a name in any case.
+cdef uint32_t http1_name_hash(const uint8_t* name, uint32_t length) noexcept nogil
+# Index of the first header from start on with that name (in any case), -1: none. name_hash: http1_name_hash of it.
+cdef int32_t http1_find(const uint8_t* data, const Header* headers, uint32_t count, uint32_t start, const uint8_t* name, uint32_t length,
+                        uint32_t name_hash) noexcept nogil
 
 # Chunked transfer coding (RFC 9112 7.1): one state for either direction. Feed bytes; each call gives at most one run of data.
-cdef struct Chunked:
+cdef struct Chunked:            # 32 bytes
     uint8_t state
-    uint8_t trailer_seen
-    uint16_t line_bytes         # bytes of the present size or trailer line
+    uint8_t trailer_seen        # the last chunk was seen: what is bad from here on is a trailer
+    uint16_t line_bytes         # bytes of the present size line
     uint32_t trailer_bytes
     uint64_t remaining          # of the present chunk
+    uint32_t name_hash          # of the present trailer's name
+    uint32_t name_bytes
+    uint64_t reserved
 
 cdef enum:
     CHUNKED_MORE = 0            # all consumed, body not at its end
@@ -150,6 +161,7 @@ cdef enum:
     CHUNKED_LINE_BYTES_MAX = 256
 
 cdef void chunked_init(Chunked* c) noexcept nogil
+# consumed: bytes taken, the run included; at CHUNKED_BAD the bad byte's position. After CHUNKED_END or CHUNKED_BAD the answer stays the same.
 cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t* consumed, Span* run) noexcept nogil
 
 # Path for matching (RFC 3986 6.2.2): percent-decoded where safe, dot segments and repeated slashes removed, at most cap bytes.

@@ -1,6 +1,6 @@
 # Python faces of address, prefixes, http1, fingerprint and identity, for tests and tools. No behaviour of its own.
 # Bytes are copied into exact allocations, so that a sanitizer sees the first byte read past the end.
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 
 
 cdef uint8_t* probe_copy(bytes data) except NULL:
@@ -74,3 +74,131 @@ cdef class ProbePrefixes:
     def find(self, bytes packed):
         cdef Address a = probe_address(packed)
         return prefixes_find(&self.table, &a)
+
+
+HTTP1_OUTCOMES = {i: http1_reason(i).decode() for i in range(HTTP1_REASONS)}
+HTTP1_STATUS = {http1_reason(i).decode(): http1_status(i) for i in range(2, HTTP1_REASONS)}
+
+
+cdef object probe_span(const uint8_t* data, Span s):
+    return (<const char*>data)[s.off:s.off + s.len]
+
+
+cdef list probe_headers(const uint8_t* data, const Header* headers, uint32_t count):
+    """(name, value, id, hop) in order."""
+    cdef uint32_t i
+    return [((<const char*>data)[headers[i].name_off:headers[i].name_off + headers[i].name_len],
+             (<const char*>data)[headers[i].value_off:headers[i].value_off + headers[i].value_len],
+             headers[i].id, bool(headers[i].flags & HEADER_HOP)) for i in range(count)]
+
+
+cdef Http1Limits probe_limits(tuple limits):
+    cdef Http1Limits out
+    out.line_bytes_max, out.head_bytes_max, out.headers_max = limits
+    return out
+
+
+def probe_request(bytes data, tuple limits=(8192, 16384, 128), cuts=()):
+    """(outcome, fields): the head in data, given whole or first as data[:cut] for each cut. Fields are None unless the outcome is "ok"."""
+    cdef Http1Limits caps = probe_limits(limits)
+    cdef RequestHead head
+    cdef uint32_t scan = 0
+    cdef int rc = HTTP1_MORE
+    cdef uint8_t* p = NULL
+    for cut in [*cuts, len(data)]:
+        p = probe_copy(data[:cut])
+        rc = request_parse(p, <uint32_t>cut, &scan, &caps, &head)
+        if rc != HTTP1_MORE or cut == len(data):
+            break
+        free(p)
+    fields = None
+    if rc == HTTP1_OK:
+        fields = {
+            "method": head.method, "method_text": probe_span(p, head.method_text), "minor": head.minor, "target": probe_span(p, head.target),
+            "path": probe_span(p, head.path), "query": probe_span(p, head.query), "host": probe_span(p, head.host),
+            "authority": probe_span(p, head.authority), "body": head.body, "content_length": head.content_length,
+            "keep_alive": head.keep_alive, "expect_continue": head.expect_continue, "upgrade": head.upgrade,
+            "head_bytes": head.head_bytes, "headers": probe_headers(p, head.headers, head.header_count),
+            "first": [head.first[i] for i in range(HEADER_IDS)],
+        }
+    free(p)
+    return HTTP1_OUTCOMES[rc], fields
+
+
+def probe_response(bytes data, int request_method=METHOD_GET, tuple limits=(8192, 16384, 128), cuts=()):
+    """(outcome, fields) of a response head, as probe_request."""
+    cdef Http1Limits caps = probe_limits(limits)
+    cdef ResponseHead head
+    cdef uint32_t scan = 0
+    cdef int rc = HTTP1_MORE
+    cdef uint8_t* p = NULL
+    for cut in [*cuts, len(data)]:
+        p = probe_copy(data[:cut])
+        rc = response_parse(p, <uint32_t>cut, &scan, &caps, <uint8_t>request_method, &head)
+        if rc != HTTP1_MORE or cut == len(data):
+            break
+        free(p)
+    fields = None
+    if rc == HTTP1_OK:
+        fields = {
+            "status": head.status, "minor": head.minor, "reason": probe_span(p, head.reason), "body": head.body,
+            "content_length": head.content_length, "has_content_length": head.has_content_length, "keep_alive": head.keep_alive,
+            "upgrade": head.upgrade, "head_bytes": head.head_bytes, "headers": probe_headers(p, head.headers, head.header_count),
+        }
+    free(p)
+    return HTTP1_OUTCOMES[rc], fields
+
+
+def probe_find(bytes data, bytes name, int start=0):
+    """Index of a header of a sound request head by name; -1: none."""
+    cdef Http1Limits caps = probe_limits((8192, 16384, 128))
+    cdef RequestHead head
+    cdef uint32_t scan = 0
+    if request_parse(data, <uint32_t>len(data), &scan, &caps, &head) != HTTP1_OK:
+        raise ValueError("not a sound request head")
+    return http1_find(data, head.headers, head.header_count, <uint32_t>start, name, <uint32_t>len(name),
+                      http1_name_hash(name, <uint32_t>len(name)))
+
+
+def probe_chunked(list pieces):
+    """(outcome, body, bytes consumed): the pieces fed in order. Outcome: more, end, bad_chunk, bad_trailer."""
+    cdef Chunked c
+    cdef Span run
+    cdef uint32_t consumed, at
+    cdef uint8_t* p = NULL
+    cdef int rc = CHUNKED_MORE
+    cdef uint64_t total = 0
+    body = b""
+    chunked_init(&c)
+    for piece in pieces:
+        p = probe_copy(piece)
+        at = 0
+        while True:
+            rc = chunked_feed(&c, p + at, <uint32_t>len(piece) - at, &consumed, &run)
+            if rc == CHUNKED_DATA:
+                body += piece[at + run.off:at + run.off + run.len]
+            at += consumed
+            if rc != CHUNKED_DATA:
+                break
+        free(p)
+        total += at
+        if rc != CHUNKED_MORE:
+            break
+    outcome = {CHUNKED_MORE: "more", CHUNKED_END: "end"}.get(rc, "bad_trailer" if c.trailer_seen else "bad_chunk")
+    return outcome, body, total
+
+
+def probe_path(bytes path, int cap=PATH_BYTES_MAX):
+    cdef Span span
+    span.off = 0
+    span.len = <uint32_t>len(path)
+    cdef uint8_t* p = probe_copy(path)
+    cdef uint8_t* out = <uint8_t*>malloc(cap if cap else 1)
+    if out == NULL:
+        free(p)
+        raise MemoryError
+    cdef uint32_t n = path_normalise(p, span, out, <uint32_t>cap)
+    text = (<const char*>out)[:n]
+    free(p)
+    free(out)
+    return text

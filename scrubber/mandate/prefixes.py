@@ -1,8 +1,8 @@
 """Prefix sets compiled into the sealed images that the core searches (ext/prefixes.pxd).
 
-Owns the flattening: nested prefixes become disjoint ranges in which the longest prefix has won, so that a look-up is one binary search.
-Invariants: each table that is not empty begins at address 0, starts strictly rise, neighbours differ in value; value 0 means "not in
-the set". IPv4-mapped IPv6 prefixes are IPv4; a wider IPv6 prefix never reaches IPv4 addresses.
+Owns the flattening: nested prefixes become disjoint ranges in which the longest prefix has won, so that a look-up is
+one binary search. Invariants: each table that is not empty begins at address 0, starts strictly rise, neighbours differ
+in value; value 0 means "not in the set". IPv4-mapped IPv6 prefixes are IPv4; a wider IPv6 prefix never reaches IPv4.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def parse_prefix(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not an address or prefix ({error}); write e.g. 198.51.100.0/24 or 2001:db8::/48") from error
+        hint = "write e.g. 198.51.100.0/24 or 2001:db8::/48"
+        raise ValueError(f"{text!r} is not an address or prefix ({error}); {hint}") from error
     return normal_network(network)
 
 
@@ -45,9 +46,9 @@ def normal_network(network: Network) -> Network:
 
 
 def flatten(networks: Iterable[tuple[int, int, int]], bits: int) -> list[tuple[int, int]]:
-    """Disjoint (start, value) ranges of (first, prefix length, value) entries, the longest prefix winning. Empty in, empty out."""
+    """Disjoint (start, value) ranges of (first, prefix length, value) entries, the longest prefix winning."""
     points: list[tuple[int, int]] = []
-    open_ranges: list[tuple[int, int]] = []  # (end, value) of the prefixes around the present position, the innermost last
+    open_ranges: list[tuple[int, int]] = []  # (end, value) of the prefixes around this position, the innermost last
 
     def close_until(position: int) -> None:
         while open_ranges and open_ranges[-1][0] <= position:
@@ -70,10 +71,12 @@ def flatten(networks: Iterable[tuple[int, int, int]], bits: int) -> list[tuple[i
     return ranges
 
 
-def compile_prefixes(prefixes: Mapping[str, int] | Mapping[Network, int] | Mapping[str | Network, int], prefix_id: int) -> bytes:
-    """The sealed image of a prefix set: prefix → value (1..2^32-1); of overlapping prefixes the longest gives the value.
+def compile_prefixes(
+    prefixes: Mapping[str, int] | Mapping[Network, int] | Mapping[str | Network, int], prefix_id: int
+) -> bytes:
+    """The sealed image of a prefix set: prefix → value (1..2^32-1); where prefixes overlap the longest gives the value.
 
-    Raises ValueError, naming the entry, where a prefix is malformed, a value is out of range, or one prefix has two values.
+    Raises ValueError, naming the entry: prefix malformed, value out of range, one prefix with two values.
     """
     values: dict[Network, int] = {}
     for key, value in prefixes.items():
