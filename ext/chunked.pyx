@@ -32,7 +32,7 @@ cdef inline bint text_byte(uint8_t b) noexcept nogil:
 
 
 cdef bint trailer_refused(uint32_t name_hash, uint32_t length) noexcept nogil:
-    """A trailer that frames, routes or proves (RFC 9110 6.5.1). By hash and length alone: a chance match only refuses what is dropped anyway."""
+    """A trailer that frames, routes or proves (RFC 9110 6.5.1). By hash and length alone: a chance match costs only one more refusal."""
     cdef uint32_t slot = name_hash & (NAME_SLOTS - 1)
     cdef uint8_t ident = NAME_SLOT[slot]
     while ident:

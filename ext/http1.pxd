@@ -1,4 +1,4 @@
-# Strict HTTP/1.1 (RFC 9110, 9112): bytes in, spans out. Knows no socket and allocates nothing. What is ambiguous is refused, never repaired.
+# Strict HTTP/1.1 (RFC 9110, 9112): bytes in, spans out. Knows no socket, allocates nothing. What is ambiguous is refused, never repaired.
 cdef enum:
     HTTP1_OK = 0
     HTTP1_MORE = 1              # not complete yet
@@ -106,7 +106,7 @@ cdef struct RequestHead:
     Span target                 # as sent; origin-form or '*' (absolute-form is reduced: target then is its path and query)
     Span path                   # of target, without the query
     Span query                  # without '?'; len 0 may be "no query" or an empty one
-    Span host                   # host of Host (or of absolute-form), without port, as sent (IPv6 with its brackets); len 0: HTTP/1.0 without one
+    Span host                   # of Host (or of absolute-form), without port, as sent (IPv6 in its brackets); len 0: HTTP/1.0 without one
     Span authority              # the same with its port
     uint16_t header_count
     int16_t first[28]           # HEADER_IDS: index of the first header with that id, -1: none
@@ -126,7 +126,7 @@ cdef struct ResponseHead:
     int16_t first[28]
     Header headers[128]
 
-# scan: how far the end of the head was searched before (0 at first), so that a head that comes byte by byte is not searched again and again.
+# scan: how far the head was searched before (0 at first), so that a head that comes byte by byte is not searched again and again.
 cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, RequestHead* out) noexcept nogil
 cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, uint8_t request_method,
                         ResponseHead* out) noexcept nogil
@@ -161,7 +161,7 @@ cdef enum:
     CHUNKED_LINE_BYTES_MAX = 256
 
 cdef void chunked_init(Chunked* c) noexcept nogil
-# consumed: bytes taken, the run included; at CHUNKED_BAD the bad byte's position. After CHUNKED_END or CHUNKED_BAD the answer stays the same.
+# consumed: bytes taken, the run included; at CHUNKED_BAD the bad byte's position. After CHUNKED_END or CHUNKED_BAD the answer stays.
 cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t* consumed, Span* run) noexcept nogil
 
 # Path for matching (RFC 3986 6.2.2): percent-decoded where safe, dot segments and repeated slashes removed, at most cap bytes.

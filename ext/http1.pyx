@@ -64,7 +64,7 @@ cdef void http1_tables() noexcept:
     cdef uint32_t slot
     cdef const char* marks = "!#$%&'*+-.^_`|~"
     for i in range(256):
-        TOKEN[i] = <uint8_t>i if c"0" <= i <= c"9" or c"a" <= i <= c"z" else <uint8_t>(i + 32) if c"A" <= i <= c"Z" else 0
+        TOKEN[i] = fold(<uint8_t>i) if c"0" <= i <= c"9" or c"a" <= i <= c"z" or c"A" <= i <= c"Z" else 0
         HOST_CLASS[i] = HOST_LETTER if TOKEN[i] else 0
     HOST_CLASS[c"-"] = HOST_CLASS[c"_"] = HOST_LETTER
     HOST_CLASS[c"."] = HOST_DOT

@@ -238,7 +238,7 @@ cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, con
 
 
 cdef int status_line(const uint8_t* data, uint32_t end_at, uint32_t line_bytes_max, ResponseHead* out, uint32_t* next_at) noexcept nogil:
-    """HTTP-version SP status-code [ SP reason-phrase ] CRLF (RFC 9112 4); the space before an empty reason may be missing, as it often is."""
+    """HTTP-version SP status-code [ SP reason-phrase ] CRLF (RFC 9112 4); the space before an empty reason may be missing."""
     cdef const uint8_t* p = data
     cdef const uint8_t* end = data + end_at
     cdef const uint8_t* start

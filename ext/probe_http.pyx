@@ -114,7 +114,8 @@ def probe_request(bytes data, tuple limits=(8192, 16384, 128), cuts=()):
     fields = None
     if rc == HTTP1_OK:
         fields = {
-            "method": head.method, "method_text": probe_span(p, head.method_text), "minor": head.minor, "target": probe_span(p, head.target),
+            "method": head.method, "method_text": probe_span(p, head.method_text), "minor": head.minor,
+            "target": probe_span(p, head.target),
             "path": probe_span(p, head.path), "query": probe_span(p, head.query), "host": probe_span(p, head.host),
             "authority": probe_span(p, head.authority), "body": head.body, "content_length": head.content_length,
             "keep_alive": head.keep_alive, "expect_continue": head.expect_continue, "upgrade": head.upgrade,
