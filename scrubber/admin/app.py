@@ -1,0 +1,190 @@
+"""The admin side: JSON over HTTP on a Unix socket (mode 0600), a token always.
+
+Owns: paths, shapes and codes of the admin API; what they do is the supervisor's (`Served`). Errors are RFC 9457
+problems with a hint. Invariants: no request is answered without the token; none lasts longer than REQUEST_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from scrubber.admin.metrics import CONTENT_TYPE
+from scrubber.errors import FilesRefused, ScrubberError
+
+BODY_BYTES_MAX = 64 * 1024
+REQUEST_S = 30.0
+KEEP_ALIVE_S = 75.0
+LISTED_MAX = 10_000
+PROBLEM_TYPE = "application/problem+json"
+
+
+class BlockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Someone asks to block a source. `area`: bind that area only; empty: all that the clause covers."""
+
+    source: str
+    ttl_s: float
+    reason: str
+    area: str = ""
+
+
+class UnblockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Someone asks to lift a block."""
+
+    source: str
+    reason: str = ""
+
+
+class Served(Protocol):
+    """What stands behind the API. Each may raise ScrubberError."""
+
+    async def status(self) -> dict[str, Any]:
+        """The whole state, as docs/operations.md describes it."""
+
+    def metrics(self) -> str:
+        """OpenMetrics text."""
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """Blocks in force."""
+
+    async def block(self, order: BlockOrder) -> dict[str, Any]:
+        """What was done: source, expiry, case id, clause."""
+
+    async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
+        """What was done."""
+
+    async def reload(self) -> dict[str, Any]:
+        """The new generation and the warnings. FilesRefused: nothing changed."""
+
+    def acts(self, since: int) -> list[dict[str, Any]]:
+        """Acts after that number."""
+
+
+SERVED: web.AppKey[Served] = web.AppKey("served")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_STATUS = {"client": 400, "operator": 409, "kernel": 503, "origin": 502, "internal": 500}
+
+
+def make_app(served: Served, token: str) -> web.Application:
+    """The application; start it with `serve`."""
+    expected = f"Bearer {token}".encode()
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, expected):
+            hint = "send Authorization: Bearer TOKEN; the token lies beside the socket in admin.token"
+            return problem(401, "the token is missing or wrong", hint)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await handler(request)
+        except TimeoutError:
+            return problem(504, f"not done within {REQUEST_S:g} s", "ask for the status: it may still be at work")
+        except ScrubberError as error:
+            more: dict[str, Any] = {}
+            if isinstance(error, FilesRefused):
+                more["problems"] = [msgspec.to_builtins(each) for each in error.problems]
+            return problem(_STATUS[error.fault], error.message, error.hint, **more)
+        except web.HTTPException as error:
+            return problem(error.status, error.reason, "the paths are in docs/operations.md")
+
+    app = web.Application(middlewares=[guard], client_max_size=BODY_BYTES_MAX)
+    app[SERVED] = served
+    app.add_routes(
+        [
+            web.get("/v1/status", _status),
+            web.get("/v1/blocks", _blocks),
+            web.post("/v1/blocks", _block),
+            web.delete("/v1/blocks", _unblock),
+            web.post("/v1/reload", _reload),
+            web.get("/v1/acts", _acts),
+            web.get("/metrics", _metrics),
+        ]
+    )
+    return app
+
+
+def problem(status: int, detail: str, hint: str, **more: Any) -> web.Response:
+    """An RFC 9457 answer."""
+    body = {"type": "about:blank", "status": status, "detail": detail, "hint": hint, **more}
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type=PROBLEM_TYPE)
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+async def _status(request: web.Request) -> web.Response:
+    return _json(await request.app[SERVED].status())
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[SERVED].metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _blocks(request: web.Request) -> web.Response:
+    blocks = request.app[SERVED].blocks()
+    return _json({"count": len(blocks), "blocks": blocks[:LISTED_MAX]})
+
+
+async def _block(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=BlockOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), 'send {"source": "198.51.100.7", "ttl_s": 600, "reason": "…"}')
+    return _json(await request.app[SERVED].block(order), 201)
+
+
+async def _unblock(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.convert(dict(request.query), UnblockOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), "DELETE /v1/blocks?source=198.51.100.7")
+    return _json(await request.app[SERVED].unblock(order))
+
+
+async def _reload(request: web.Request) -> web.Response:
+    return _json(await request.app[SERVED].reload())
+
+
+async def _acts(request: web.Request) -> web.Response:
+    since = request.query.get("since", "0")
+    if not since.isascii() or not since.isdigit() or len(since) > 18:
+        return problem(400, "since is not a number", "/v1/acts?since=0, then the number of the last act")
+    return _json({"acts": request.app[SERVED].acts(int(since))})
+
+
+async def serve(app: web.Application, path: str) -> web.AppRunner:
+    """Listen on the Unix socket at `path`. OSError. End with `cleanup()`."""
+    sock = _listen(path)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
+    return runner
+
+
+def _listen(path: str) -> socket.socket:
+    """A socket of mode 0600 there; what is left of an earlier one is removed, another kind of file is not."""
+    if os.path.lexists(path):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock

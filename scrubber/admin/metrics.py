@@ -1,0 +1,192 @@
+"""Counters as OpenMetrics text (https://github.com/prometheus/OpenMetrics, 1.0).
+
+Owns: names, units and labels of what /metrics says. Labels are areas, verdicts, measures, workers: never an address.
+Invariants: counters end in _total, times are seconds, sizes bytes; families do not interleave; the text ends in # EOF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scrubber.control.status import LATENCY_BUCKETS, MEASURES, VERDICTS, latency_bound_s
+
+CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+BUCKET_STEP = 4  # quarter octaves are counted, octaves exported
+
+Labels = Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What is exported, as the supervisor sees it now."""
+
+    version: str
+    totals: Mapping[str, Any]  # Memory.totals()
+    areas: Mapping[str, Mapping[str, Any]]  # name -> its totals
+    workers: Mapping[int, Mapping[str, int]]  # slot -> Memory.gauges()
+    restarts: Mapping[str, int]  # child -> restarts
+    blocks: int
+    rush: Mapping[str, bool]
+    generation: int
+    enforce: bool
+    mandates_expire: Mapping[str, float]  # id -> Unix time
+    log_lines: int
+    log_lines_lost: int
+    reloads: Mapping[str, int]  # "done", "refused"
+    now_ns: int
+
+
+class Text:
+    """Collects families."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def family(
+        self, name: str, kind: str, help_text: str, samples: Iterable[tuple[str, Labels, float]], unit: str = ""
+    ) -> None:
+        """`samples`: suffix, labels, value. The name has no _total; with a unit it ends in it."""
+        self._lines.append(f"# TYPE {name} {kind}")
+        if unit:
+            self._lines.append(f"# UNIT {name} {unit}")
+        self._lines.append(f"# HELP {name} {_escape(help_text)}")
+        for suffix, labels, value in samples:
+            inner = ",".join(f'{key}="{_escape(str(text))}"' for key, text in labels.items())
+            self._lines.append(
+                f"{name}{suffix}{{{inner}}} {_number(value)}" if inner else f"{name}{suffix} {_number(value)}"
+            )
+
+    def counter(self, name: str, help_text: str, values: Iterable[tuple[Labels, float]], unit: str = "") -> None:
+        self.family(name, "counter", help_text, (("_total", labels, value) for labels, value in values), unit)
+
+    def gauge(self, name: str, help_text: str, values: Iterable[tuple[Labels, float]], unit: str = "") -> None:
+        self.family(name, "gauge", help_text, (("", labels, value) for labels, value in values), unit)
+
+    def __str__(self) -> str:
+        return "\n".join([*self._lines, "# EOF"]) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if isinstance(value, (int, bool)) or value == int(value) else repr(float(value))
+
+
+def render(snapshot: Snapshot) -> str:
+    """The whole exposition."""
+    text = Text()
+    text.family("scrubber", "info", "The program.", [("_info", {"version": snapshot.version}, 1)])
+    _areas(text, snapshot.areas)
+    _gateway(text, snapshot.totals)
+    _workers(text, snapshot)
+    _state(text, snapshot)
+    return str(text)
+
+
+def _areas(text: Text, areas: Mapping[str, Mapping[str, Any]]) -> None:
+    def each(field_name: str, factor: float = 1) -> list[tuple[Labels, float]]:
+        return [({"area": name}, totals[field_name] * factor) for name, totals in areas.items()]
+
+    def split(field_name: str, label: str, words: Sequence[str]) -> list[tuple[Labels, float]]:
+        return [
+            ({"area": name, label: word}, totals[field_name][index])
+            for name, totals in areas.items()
+            for index, word in enumerate(words)
+        ]
+
+    text.counter("scrubber_requests", "Requests with a complete head.", each("requests"))
+    text.counter("scrubber_verdicts", "Requests by verdict.", split("verdicts", "verdict", VERDICTS))
+    text.counter("scrubber_measures", "Acts begun, by measure.", split("measures", "measure", MEASURES))
+    classes = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+    text.counter("scrubber_responses", "Answers to clients.", split("status_class", "class", classes))
+    text.counter("scrubber_known_requests", "Requests by clients known from before.", each("known_requests"))
+    text.counter("scrubber_known_served", "Of these, answered by the origin below 500.", each("known_served"))
+    text.counter("scrubber_served", "Requests answered by the origin.", each("served"))
+    text.counter("scrubber_origin_errors", "Answers 502, 503 and 504 of our own.", each("origin_errors"))
+    text.counter("scrubber_client_aborts", "Requests given up by the client.", each("client_aborts"))
+    text.counter("scrubber_shed", "Requests refused by an area-wide limit.", each("shed"))
+    text.counter("scrubber_refused_acts", "Blocks that proportion or never-block refused.", each("refused_acts"))
+    text.counter("scrubber_received_bytes", "From clients.", each("bytes_in"), "bytes")
+    text.counter("scrubber_sent_bytes", "To clients.", each("bytes_out"), "bytes")
+    text.counter("scrubber_origin_seconds", "The origins' time.", each("origin_ns", 1e-9), "seconds")
+    help_text = "From a request's first byte to the end of its answer, of requests let through."
+    samples = [sample for name, totals in areas.items() for sample in _histogram(name, totals)]
+    text.family("scrubber_latency_seconds", "histogram", help_text, samples, "seconds")
+
+
+def _histogram(area: str, totals: Mapping[str, Any]) -> Iterable[tuple[str, Labels, float]]:
+    seen = 0
+    for index, count in enumerate(totals["latency"]):
+        seen += count
+        if index % BUCKET_STEP == 0 and index < LATENCY_BUCKETS - 1:
+            yield "_bucket", {"area": area, "le": f"{latency_bound_s(index):.9g}"}, seen
+    yield "_bucket", {"area": area, "le": "+Inf"}, seen
+    yield "_count", {"area": area}, seen
+    yield "_sum", {"area": area}, totals["latency_ns_sum"] * 1e-9
+
+
+def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
+    def one(name: str, help_text: str, field_name: str) -> None:
+        text.counter(name, help_text, [({}, totals[field_name])])
+
+    one("scrubber_connections_accepted", "Client connections.", "accepted")
+    one("scrubber_connections_closed", "Client connections that ended.", "closed")
+    reasons = ("blocked", "cap_client", "cap_total", "rule")
+    dropped: list[tuple[Labels, float]] = [({"reason": reason}, totals[f"dropped_{reason}"]) for reason in reasons]
+    text.counter("scrubber_connections_dropped", "Connections closed with RST at accept.", dropped)
+    one("scrubber_connections_evicted", "Silent connections closed to make room.", "evicted_idle")
+    one("scrubber_bad_requests", "Requests refused for their bytes.", "bad_requests")
+    phases = ("head", "body", "idle", "write")
+    timeouts: list[tuple[Labels, float]] = [({"phase": phase}, totals[f"timeouts_{phase}"]) for phase in phases]
+    text.counter("scrubber_timeouts", "Client connections cut by a deadline.", timeouts)
+    one("scrubber_origin_connects", "Connections made to origins.", "origin_connects")
+    one("scrubber_origin_connect_errors", "Of these, failed.", "origin_connect_errors")
+    one("scrubber_origin_reuses", "Requests on a pooled connection.", "origin_reused")
+    one("scrubber_origin_retries", "Requests sent again after a stale pooled connection.", "origin_retries")
+    one("scrubber_origin_bad_responses", "Responses refused for their bytes.", "origin_bad")
+    one("scrubber_ring_lines", "Access lines given to the supervisor.", "ring_lines")
+    one("scrubber_ring_lines_lost", "Access lines lost because the ring was full.", "ring_lines_lost")
+    one("scrubber_ring_acts", "Acts recorded.", "ring_acts")
+    one("scrubber_ring_acts_refused", "Acts not done because they could not be recorded.", "ring_acts_refused")
+    one("scrubber_table_full", "Counts or buffers that found no room.", "table_full")
+    one("scrubber_passes", "Passes of the engines.", "passes")
+    text.counter("scrubber_pass_seconds", "Time in passes.", [({}, totals["pass_ns"] * 1e-9)], "seconds")
+
+
+def _workers(text: Text, snapshot: Snapshot) -> None:
+    def each(field_name: str) -> list[tuple[Labels, float]]:
+        return [({"worker": slot}, gauges[field_name]) for slot, gauges in snapshot.workers.items()]
+
+    ages: list[tuple[Labels, float]] = [
+        ({"worker": slot}, max(snapshot.now_ns - gauges["beat_ns"], 0) * 1e-9)
+        for slot, gauges in snapshot.workers.items()
+        if gauges["beat_ns"]
+    ]
+    text.gauge("scrubber_beat_age_seconds", "Since a worker's last pass.", ages, "seconds")
+    text.gauge("scrubber_connections", "Open client connections.", each("connections"))
+    text.gauge("scrubber_origin_connections", "Open connections to origins.", each("origin_connections"))
+    text.gauge("scrubber_requests_in_flight", "Requests being answered.", each("requests"))
+    text.gauge("scrubber_tarpit_held", "Requests held by the tarpit.", each("tarpit"))
+    text.gauge("scrubber_worker_generation", "Policy in force.", each("generation"))
+    restarts: list[tuple[Labels, float]] = [({"child": name}, count) for name, count in snapshot.restarts.items()]
+    text.counter("scrubber_restarts", "Children replaced by the keeper.", restarts)
+
+
+def _state(text: Text, snapshot: Snapshot) -> None:
+    text.gauge("scrubber_blocks", "Blocks in force.", [({}, snapshot.blocks)])
+    rush: list[tuple[Labels, float]] = [({"area": name}, int(rush)) for name, rush in snapshot.rush.items()]
+    text.gauge("scrubber_rush", "1: the area sheds newcomers.", rush)
+    text.gauge("scrubber_policy_generation", "Policy last published.", [({}, snapshot.generation)])
+    text.gauge("scrubber_enforcing", "0: dry run.", [({}, int(snapshot.enforce))])
+    expires: list[tuple[Labels, float]] = [({"mandate": name}, at) for name, at in snapshot.mandates_expire.items()]
+    text.gauge("scrubber_mandate_expires_seconds", "Unix time at which a mandate ends.", expires, "seconds")
+    text.counter("scrubber_log_lines", "Lines in the access log.", [({}, snapshot.log_lines)])
+    text.counter(
+        "scrubber_log_lines_lost", "Lines that the access log's file did not take.", [({}, snapshot.log_lines_lost)]
+    )
+    reloads: list[tuple[Labels, float]] = [({"result": result}, count) for result, count in snapshot.reloads.items()]
+    text.counter("scrubber_reloads", "Reloads, by result.", reloads)
