@@ -72,8 +72,8 @@ cdef void http1_tables() noexcept:
         TOKEN[<uint8_t>marks[i]] = <uint8_t>marks[i]
     HEADER_NAMES[:] = [
         "", "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
-        "expect", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "cookie", "authorization", "user-agent", "accept",
-        "referer", "date", "server", "x-request-id", "via", "range", "proxy-authorization", "x-real-ip", "x-forwarded-port"]
+        "expect", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "cookie", "authorization", "user-agent",
+        "accept", "referer", "date", "server", "x-request-id", "via", "range", "proxy-authorization", "x-real-ip", "x-forwarded-port"]
     METHOD_NAMES[:] = ["", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"]
     REASON_NAMES[:] = [
         "ok", "more", "bad_method", "bad_target", "bad_version", "version_unsupported", "bad_line_end", "bad_header_name",

@@ -7,8 +7,9 @@ cdef enum:
     ACCOUNT_BASIC = 4           # user of basic auth
     CHAIN_HOPS_MAX = 32
 
-# Walk Forwarded (RFC 7239) or X-Forwarded-For from the right for as long as the hop is in trusted. peer: proven by socket or PROXY.
-# Rubbish, an unknown or obfuscated name ends the walk at the last proven hop. Returns PROOF_CHAIN when at least one hop was walked, else proof.
+# Walk X-Forwarded-For, where there is none Forwarded (RFC 7239), from the right for as long as the hop is in trusted (NULL: nobody is).
+# peer: proven by socket or PROXY. Rubbish, an unknown or obfuscated name ends the walk at the last proven hop.
+# Returns PROOF_CHAIN when at least one hop was walked, else proof.
 cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
                         Address* client) noexcept nogil
 # The account that a request presents: bytes in out (at most cap), 0: none. name: header or cookie name, lower case for a header.

@@ -150,17 +150,6 @@ def probe_response(bytes data, int request_method=METHOD_GET, tuple limits=(8192
     return HTTP1_OUTCOMES[rc], fields
 
 
-def probe_find(bytes data, bytes name, int start=0):
-    """Index of a header of a sound request head by name; -1: none."""
-    cdef Http1Limits caps = probe_limits((8192, 16384, 128))
-    cdef RequestHead head
-    cdef uint32_t scan = 0
-    if request_parse(data, <uint32_t>len(data), &scan, &caps, &head) != HTTP1_OK:
-        raise ValueError("not a sound request head")
-    return http1_find(data, head.headers, head.header_count, <uint32_t>start, name, <uint32_t>len(name),
-                      http1_name_hash(name, <uint32_t>len(name)))
-
-
 def probe_chunked(list pieces):
     """(outcome, body, bytes consumed): the pieces fed in order. Outcome: more, end, bad_chunk, bad_trailer."""
     cdef Chunked c
@@ -203,3 +192,60 @@ def probe_path(bytes path, int cap=PATH_BYTES_MAX):
     free(p)
     free(out)
     return text
+
+
+cdef uint8_t* probe_head(bytes data, RequestHead* head) except NULL:
+    """A copy of data, parsed: the caller frees it. ValueError: not a sound request head."""
+    cdef Http1Limits caps = probe_limits((16384, 16384, 128))
+    cdef uint32_t scan = 0
+    cdef uint8_t* p = probe_copy(data)
+    cdef int rc = request_parse(p, <uint32_t>len(data), &scan, &caps, head)
+    if rc != HTTP1_OK:
+        free(p)
+        raise ValueError(f"not a sound request head: {HTTP1_OUTCOMES[rc]}")
+    return p
+
+
+def probe_fingerprint(bytes data):
+    """Text form of a request head's fingerprint."""
+    cdef RequestHead head
+    cdef uint8_t out[19]
+    cdef uint8_t* p = probe_head(data, &head)
+    cdef uint32_t n = fingerprint_text(fingerprint_http1(p, &head), out)
+    free(p)
+    return (<const char*>out)[:n].decode()
+
+
+def probe_chain(bytes data, ProbePrefixes trusted, bytes peer, int proof=PROOF_SOCKET):
+    """(proof, 16 bytes of the client)."""
+    cdef RequestHead head
+    cdef Address a = probe_address(peer), client
+    cdef uint8_t* p = probe_head(data, &head)
+    cdef int proven = identity_chain(p, &head, NULL if trusted is None else &trusted.table, &a, proof, &client)
+    free(p)
+    return proven, (<const char*>client.bytes)[:16]
+
+
+def probe_account(bytes data, int kind, bytes name=b"", int cap=128):
+    """The account that a request head presents, b"" for none."""
+    cdef RequestHead head
+    cdef uint8_t* p = probe_head(data, &head)
+    cdef uint8_t* out = <uint8_t*>malloc(cap if cap else 1)
+    if out == NULL:
+        free(p)
+        raise MemoryError
+    cdef uint32_t n = identity_account(p, &head, <uint8_t>kind, name, <uint32_t>len(name), out, <uint32_t>cap)
+    text = (<const char*>out)[:n]
+    free(p)
+    free(out)
+    return text
+
+
+def probe_find(bytes data, bytes name, int start=0):
+    """Index of a header of a sound request head by name; -1: none."""
+    cdef RequestHead head
+    cdef uint8_t* p = probe_head(data, &head)
+    cdef int32_t i = http1_find(p, head.headers, head.header_count, <uint32_t>start, name, <uint32_t>len(name),
+                                http1_name_hash(name, <uint32_t>len(name)))
+    free(p)
+    return i
