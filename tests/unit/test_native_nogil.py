@@ -1,8 +1,9 @@
 """The hot path never asks for the interpreter: read from the C that Cython made of ext/.
 
-After every call of a cdef function that is `nogil` but not `noexcept` comes a check for an exception, and that check takes the
-GIL; so does a division that Cython guards, and whatever touches a Python object.
+After every call of a cdef function that is `nogil` but not `noexcept` comes a check for an exception, and that check
+takes the GIL; so does a division that Cython guards, and whatever touches a Python object.
 """
+
 from __future__ import annotations
 
 import re
@@ -13,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "__pyx_f_7_native_"
 # `cdef` functions of the native core that say both words. The list of parameters may run over lines.
-DECLARED = re.compile(r"^\s*cdef\s[^=#\n(]*?\b(\w+)\s*\(([^)]*)\)\s*(noexcept\s+nogil|nogil\s+noexcept)\s*:", re.MULTILINE)
+DECLARED = re.compile(
+    r"^\s*cdef\s[^=#\n(]*?\b(\w+)\s*\(([^)]*)\)\s*(noexcept\s+nogil|nogil\s+noexcept)\s*:", re.MULTILINE
+)
 PYTHON = re.compile(
     r"PyGILState|__Pyx_WriteUnraisable|__Pyx_ErrOccurredWithGIL|__Pyx_AddTraceback|__Pyx_Raise\w*"
     r"|\bPyErr_\w+|\bPy_X?(?:INCREF|DECREF)\b|\bPyObject_\w+|PyEval_\w+|PyThreadState\w*"
@@ -62,8 +65,8 @@ def test_every_nogil_function_is_noexcept() -> None:
     ("body", "breach"),
     [
         ("  __pyx_gilstate = PyGILState_Ensure();", True),
-        ("  __Pyx_WriteUnraisable(\"a.b\", 0, 0, 0, 0, 1, 1);", True),
-        ("  PyErr_SetString(PyExc_ZeroDivisionError, \"integer division or modulo by zero\");", True),
+        ('  __Pyx_WriteUnraisable("a.b", 0, 0, 0, 0, 1, 1);', True),
+        ('  PyErr_SetString(PyExc_ZeroDivisionError, "integer division or modulo by zero");', True),
         ("  __pyx_v_x = (__pyx_v_a / __pyx_v_b);", False),
     ],
 )
