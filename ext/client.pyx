@@ -1,0 +1,461 @@
+# The client's side: see client.pxd. Invariants: an idle connection holds no buffer; a client has at most one exchange; after client_close
+# the Client may be read until the pass ends, but nothing may be done with it.
+
+
+cdef inline const AreaSpec* area_fallback(Core* e, uint32_t listener) noexcept nogil:
+    cdef const Policy* p = e.policy.policy
+    cdef uint32_t index = p.listeners[listener].default_area
+    if index == NO_AREA:
+        index = p.header.default_area
+    if index == NO_AREA:
+        return &p.areas[0] if p.header.areas.count else &e.area_none
+    return &p.areas[index]
+
+
+cdef inline void facts_address(Core* e, Facts* f) noexcept nogil:
+    cdef const HashKey* secret = &e.shared.control.secret
+    cdef Address prefix
+    address_client(&f.client_full, &f.client)
+    f.client_key = siphash(secret, f.client.bytes, 16)
+    prefix = f.client_full
+    address_mask(&prefix, 120 if address_is_v4(&prefix) else 48)
+    f.prefix_key = siphash_pair(secret, KEY_PREFIX, siphash(secret, prefix.bytes, 16))
+
+
+cdef inline bint trusted_peer(const Facts* f) noexcept nogil:
+    return f.listener.trusted != 0 and prefixes_find(&f.policy.prefixes[f.listener.trusted - 1], &f.client_full) != 0
+
+
+cdef void silent_remove(Core* e, Client* c) noexcept nogil:
+    if not c.silent:
+        return
+    c.silent = 0
+    if c.silent_prev != NULL:
+        c.silent_prev.silent_next = c.silent_next
+    else:
+        e.silent = c.silent_next
+    if c.silent_next != NULL:
+        c.silent_next.silent_prev = c.silent_prev
+    else:
+        e.silent_tail = c.silent_prev
+
+
+cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const Facts* f, uint64_t count_key, bint counted) noexcept nogil:
+    cdef Client* c = <Client*>pool_get(&e.clients)
+    memset(c, 0, sizeof(Client))
+    c.h.kind = HANDLE_CLIENT
+    c.h.fd = fd
+    c.h.timer_slot = -1
+    c.state = CLIENT_IDLE
+    c.proof = PROOF_SOCKET
+    c.listener = <uint16_t>l.index
+    c.port = port
+    c.peer = f.client_full
+    c.peer_key = f.client_key
+    c.since_ns = e.now_ns
+    c.count_key = count_key
+    c.counted = counted
+    c.silent = 1
+    c.silent_prev = e.silent_tail
+    if e.silent_tail != NULL:
+        e.silent_tail.silent_next = c
+    else:
+        e.silent = c
+    e.silent_tail = c
+    e.gauges.connections += 1
+    timer_set(e, &c.h, e.now_ns + area_fallback(e, l.index).head_ns)
+    if not handle_watch(e, &c.h):
+        client_close(e, c, True)
+
+
+cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
+    if c.h.fd < 0:
+        return
+    if c.exchange != NULL:
+        c.exchange.aborted = (not c.exchange.response_done or c.out.head != NULL) and not c.exchange.upstream_closed
+        exchange_end(e, c.exchange)
+    if c.state == CLIENT_TARPIT:
+        e.gauges.tarpit -= 1
+    silent_remove(e, c)
+    if c.inbox != NULL:
+        buffer_put(e, c.inbox)
+        c.inbox = NULL
+    queue_clear(e, &c.out)
+    if c.counted:
+        counts_add(e.shared, c.count_key, -1)
+    e.gauges.connections -= 1
+    e.totals.closed += 1
+    handle_bury(e, &c.h, reset)
+
+
+cdef void client_linger(Core* e, Client* c) noexcept nogil:
+    # Everything asked for was read and nothing is left over: a plain close loses nothing.
+    if c.requests and c.inbox == NULL and not c.h.events & EVENT_READ:
+        client_close(e, c, False)
+        return
+    if c.inbox != NULL:
+        buffer_put(e, c.inbox)
+        c.inbox = NULL
+    shutdown(c.h.fd, SHUT_WR)
+    c.state = CLIENT_LINGER
+    timer_clear(e, &c.h)
+    timer_set(e, &c.h, e.now_ns + LINGER_NS)
+    linger_read(e, c)
+
+
+cdef void linger_read(Core* e, Client* c) noexcept nogil:
+    cdef ssize_t n
+    while c.h.events & EVENT_READ:
+        n = recv(c.h.fd, e.relay, RELAY_BYTES, 0)
+        if n > 0:
+            c.linger_bytes += <uint64_t>n
+            if c.linger_bytes < LINGER_BYTES_MAX:
+                continue
+        elif n < 0 and scrubber_errno() == EAGAIN:
+            c.h.events &= <uint8_t>~EVENT_READ
+            return
+        client_close(e, c, n > 0)
+        return
+
+
+cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
+    c.h.events &= <uint8_t>~EVENT_WRITE
+    if c.blocked_ns == 0:
+        c.blocked_ns = e.now_ns
+        c.blocked_bytes = 0
+        if c.h.deadline_ns == 0 or c.h.deadline_ns > e.now_ns + CHECK_NS:
+            timer_set(e, &c.h, e.now_ns + CHECK_NS)
+
+
+cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
+    cdef ssize_t sent
+    if c.out.head == NULL and c.h.events & EVENT_WRITE:
+        sent = send(c.h.fd, data, n, MSG_NOSIGNAL)
+        if sent < 0:
+            if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
+                return -1
+            sent = 0
+        if <uint64_t>sent == n:
+            return 1
+        data += sent
+        n -= <uint64_t>sent
+        client_blocked(e, c)
+    return 0 if queue_append(e, &c.out, data, n) else -1
+
+
+cdef int client_flush(Core* e, Client* c) noexcept nogil:
+    cdef int result
+    cdef uint64_t taken = 0
+    if c.out.head == NULL:
+        return 1
+    if not c.h.events & EVENT_WRITE:
+        return 0
+    result = queue_flush(e, &c.out, c.h.fd, &taken)
+    c.blocked_bytes += taken
+    if result == 1:
+        c.blocked_ns = 0
+    elif result == 0:
+        client_blocked(e, c)
+    return result
+
+
+# --- heads -------------------------------------------------------------------------------------------------------------------------------
+
+cdef void inbox_release(Core* e, Client* c) noexcept nogil:
+    if c.inbox != NULL and c.inbox.start == c.inbox.end:
+        buffer_put(e, c.inbox)
+        c.inbox = NULL
+
+
+cdef int client_fill(Core* e, Client* c) noexcept nogil:
+    """Read into the inbox. 1: bytes came, 0: nothing now, -1: the client is gone (closed here)."""
+    cdef Buffer* b = c.inbox
+    cdef uint32_t room
+    cdef ssize_t n
+    if b.start and b.end == BUFFER_BYTES:
+        memmove(b.data, b.data + b.start, b.end - b.start)
+        b.end -= b.start
+        b.start = 0
+    room = BUFFER_BYTES - b.end
+    if room == 0:
+        client_refuse(e, c, HTTP1_HEAD_TOO_LARGE)
+        return -1
+    n = recv(c.h.fd, b.data + b.end, room, 0)
+    if n > 0:
+        b.end += <uint32_t>n
+        # A short read has drained the socket, unless data and FIN came as one edge.
+        if <uint32_t>n < room and not c.h.events & EVENT_HANGUP:
+            c.h.events &= <uint8_t>~EVENT_READ
+        return 1
+    if n < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
+        c.h.events &= <uint8_t>~EVENT_READ
+        return 0
+    client_close(e, c, False)
+    return -1
+
+
+cdef bint client_head(Core* e, Client* c) noexcept nogil:
+    """Read and parse one head. True: a request was taken up; False: waiting, or closed."""
+    cdef const AreaSpec* area = area_fallback(e, c.listener)
+    cdef Buffer* b
+    cdef int outcome
+    if c.inbox == NULL:
+        if not c.h.events & EVENT_READ:
+            return False
+        c.inbox = buffer_get(e)
+        if c.inbox == NULL:
+            starve(e, &c.h)
+            return False
+    b = c.inbox
+    while True:
+        if b.end > b.start:
+            if c.state == CLIENT_IDLE:
+                c.state = CLIENT_HEAD
+                c.since_ns = e.now_ns
+                c.scan = 0
+                silent_remove(e, c)
+            outcome = request_parse(b.data + b.start, b.end - b.start, &c.scan, &area.http1, &e.request)
+            if outcome == HTTP1_OK:
+                client_request(e, c)
+                return True
+            if outcome != HTTP1_MORE:
+                client_refuse(e, c, outcome)
+                return False
+            # Only a head that did not come at once needs its own deadline.
+            if c.h.deadline_ns == 0 or c.h.deadline_ns > c.since_ns + area.head_ns:
+                timer_set(e, &c.h, c.since_ns + area.head_ns)
+        if not c.h.events & EVENT_READ:
+            inbox_release(e, c)
+            return False
+        if client_fill(e, c) < 0:
+            return False
+
+
+cdef void client_step(Core* e, Client* c) noexcept nogil:
+    cdef int _
+    if c.state == CLIENT_TARPIT:
+        if c.h.events & EVENT_HANGUP:
+            client_close(e, c, False)
+        return
+    if c.state == CLIENT_LINGER:
+        linger_read(e, c)
+        return
+    for _ in range(PIPELINE_MAX):
+        if c.state == CLIENT_EXCHANGE and not exchange_pump(e, c):
+            return
+        if c.h.fd < 0 or c.state >= CLIENT_TARPIT or not client_head(e, c) or c.h.fd < 0:
+            return
+    ready_add(e, &c.h)
+
+
+# --- requests ----------------------------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t id_next(Core* e) noexcept nogil:
+    e.id_state += 1
+    return siphash_pair(&e.id_key, e.worker, e.id_state)
+
+
+cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil:
+    cdef Exchange* x = <Exchange*>pool_get(&e.exchanges)
+    # As many as clients, one a client at most: cannot be empty.
+    memset(x, 0, sizeof(Exchange) - NOTE_BYTES)
+    x.client = c
+    x.policy = e.policy
+    x.policy.refs += 1
+    x.area = area_fallback(e, c.listener)
+    x.start_ns = c.since_ns
+    x.request_id = id_next(e)
+    x.judgement.rule = -1
+    x.judgement.rung = -1
+    x.window = WINDOW_MIN
+    x.client_key = c.peer_key
+    c.exchange = x
+    c.state = CLIENT_EXCHANGE
+    c.requests += 1
+    e.gauges.requests += 1
+    return x
+
+
+cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil:
+    """Bytes that are not a request: answered once, then closed. What follows them is not looked at."""
+    cdef Exchange* x = exchange_open(e, c)
+    x.reason = <uint8_t>reason
+    x.request_done = 0
+    x.judged_ns = e.now_ns
+    e.totals.bad_requests += 1
+    note_refused(e, c, x)
+    answer(e, x, http1_status(reason))
+    exchange_pump(e, c)
+
+
+cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* data) noexcept nogil:
+    """Step 4, identify: client, account, fingerprint, area -> keys."""
+    cdef const Policy* p = e.policy.policy
+    cdef RequestHead* head = &e.request
+    cdef uint32_t n
+    cdef int32_t index
+    memset(f, 0, sizeof(Facts))
+    f.policy = p
+    f.listener = &p.listeners[c.listener]
+    f.data = data
+    f.head = head
+    f.proof = c.proof
+    f.client_full = c.peer
+    if f.listener.trusted:
+        f.proof = identity_chain(data, head, &p.prefixes[f.listener.trusted - 1], &c.peer, c.proof, &f.client_full)
+    facts_address(e, f)
+    f.fingerprint = fingerprint_http1(data, head)
+    index = policy_area(p, f.listener, data + head.host.off, head.host.len)
+    if index >= 0:
+        f.area = &p.areas[index]
+        x.area = f.area
+        f.first_request = c.area_seen != index + 1
+        c.area_seen = <uint16_t>(index + 1)
+        if f.area.account_kind != ACCOUNT_NONE:
+            n = identity_account(data, head, <uint8_t>f.area.account_kind, p.text + f.area.account_name.off, f.area.account_name.len,
+                                 e.account, sizeof(e.account))
+            if n:
+                f.account_key = siphash(&e.shared.control.secret, e.account, n)
+    f.path = e.path
+    f.path_len = path_normalise(data, head.path, e.path, PATH_BYTES_MAX)
+    x.client_key = f.client_key
+    x.fingerprint = f.fingerprint
+    x.account_key = f.account_key
+
+
+cdef void client_request(Core* e, Client* c) noexcept nogil:
+    """Steps 4 to 6 for the head in e.request; its bytes are taken off the inbox."""
+    cdef Exchange* x = exchange_open(e, c)
+    cdef RequestHead* head = &e.request
+    cdef const uint8_t* data = c.inbox.data + c.inbox.start
+    cdef Facts f
+    cdef uint16_t status = 0
+    x.method = head.method
+    x.minor = head.minor
+    x.request_body = head.body
+    x.request_done = head.body == BODY_NONE
+    x.request_left = head.content_length if head.body == BODY_LENGTH else 0
+    x.keep_alive = head.keep_alive and not e.draining
+    x.wants_json = accepts_json(data, head)
+    chunked_init(&x.request_chunked)
+    facts_fill(e, c, x, &f, data)
+    if f.area == NULL:
+        status = 421
+    else:
+        judge_request(e.shared, &f, e.now_ns, &x.judgement)
+    x.judged_ns = e.now_ns
+    note_request(e, c, x, &f)
+    if status == 0 and x.judgement.verdict == VERDICT_PASS:
+        if head.body == BODY_LENGTH and head.content_length > x.area.body_bytes_max:
+            status = 413
+        elif head.upgrade and head.body != BODY_NONE:
+            status = 400
+        else:
+            status = forward_request(e, c, x, &f)
+    c.inbox.start += head.head_bytes
+    c.scan = 0
+    inbox_release(e, c)
+    if status:
+        answer(e, x, status)
+    elif x.judgement.verdict == VERDICT_PASS:
+        origin_acquire(e, x)
+    else:
+        verdict_apply(e, c, x)
+
+
+cdef void verdict_apply(Core* e, Client* c, Exchange* x) noexcept nogil:
+    """Step 6 for what may not pass."""
+    cdef int32_t verdict = x.judgement.verdict
+    if verdict == VERDICT_DROP:
+        x.response_done = 1
+        client_close(e, c, True)
+    elif verdict == VERDICT_TARPIT and e.gauges.tarpit < e.policy.policy.header.tarpit_max:
+        # Held without a buffer; answered when its time is over.
+        if c.inbox != NULL:
+            buffer_put(e, c.inbox)
+            c.inbox = NULL
+        x.keep_alive = 0
+        c.state = CLIENT_TARPIT
+        e.gauges.tarpit += 1
+        timer_clear(e, &c.h)
+        timer_set(e, &c.h, e.now_ns + x.area.tarpit_ns)
+    elif verdict == VERDICT_THROTTLE:
+        answer(e, x, 429)
+    else:
+        answer(e, x, 403)
+
+
+# --- deadlines ---------------------------------------------------------------------------------------------------------------------------
+
+cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t elapsed_ns = now_ns - since_ns
+    if elapsed_ns <= area.body_grace_ns:
+        return False
+    return nbytes < (elapsed_ns - area.body_grace_ns) / 1000000 * area.body_bytes_s_min / 1000
+
+
+cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
+    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and x.origin.out.head == NULL
+    if x.waiting:
+        if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
+            origin_wait_leave(e, x)
+            answer(e, x, 503)
+            client_step(e, c)
+            return
+    elif c.blocked_ns and (e.now_ns - c.blocked_ns >= x.area.write_ns and c.blocked_bytes == 0
+                           or too_slow(c.blocked_bytes, c.blocked_ns, x.area, e.now_ns)):
+        e.totals.timeouts_write += 1
+        client_close(e, c, True)
+        return
+    elif body_due and too_slow(x.rate_bytes, x.rate_ns, x.area, e.now_ns):
+        e.totals.timeouts_body += 1
+        origin_abandon(e, x)
+        x.keep_alive = 0
+        answer(e, x, 408)
+        client_step(e, c)
+        return
+    if x.origin != NULL and x.origin.out.head != NULL:
+        x.rate_ns = e.now_ns            # the origin is the slow one: the client's rate is measured anew
+        x.rate_bytes = 0
+    if c.blocked_ns or not x.request_done or x.waiting:
+        timer_set(e, &c.h, e.now_ns + CHECK_NS)
+
+
+cdef void client_timeout(Core* e, Client* c) noexcept nogil:
+    cdef const AreaSpec* area = area_fallback(e, c.listener)
+    cdef uint64_t due
+    if c.state == CLIENT_EXCHANGE:
+        exchange_timeout(e, c, c.exchange)
+    elif c.state == CLIENT_TARPIT:
+        e.gauges.tarpit -= 1
+        c.state = CLIENT_EXCHANGE
+        answer(e, c.exchange, 429)
+        exchange_pump(e, c)
+    elif c.state == CLIENT_LINGER:
+        client_close(e, c, False)
+    elif c.state == CLIENT_HEAD:
+        due = c.since_ns + area.head_ns
+        if e.now_ns < due:
+            timer_set(e, &c.h, due)
+            return
+        e.totals.timeouts_head += 1
+        client_late(e, c)
+    else:
+        due = c.since_ns + (area.idle_ns if c.requests else area.head_ns)
+        if e.now_ns < due:
+            timer_set(e, &c.h, due)
+            return
+        if c.requests:
+            e.totals.timeouts_idle += 1
+        else:
+            e.totals.timeouts_head += 1
+        client_close(e, c, False)
+
+
+cdef void client_late(Core* e, Client* c) noexcept nogil:
+    """A head that did not come in time: 408 and a close."""
+    cdef Exchange* x = exchange_open(e, c)
+    x.judged_ns = e.now_ns
+    note_refused(e, c, x)
+    answer(e, x, 408)
+    exchange_pump(e, c)

@@ -1,0 +1,390 @@
+# The engine's own types: handles, pools, timers, the two sides of the proxy and the exchange between them. One Core a worker process,
+# touched by one thread only; everything in it is allocated at start. What is shared with other processes is in Shared.
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        void* ptr
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
+    cdef enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLRDHUP
+        EPOLLHUP
+        EPOLLERR
+        EPOLLET
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CLOEXEC
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #include <sys/mman.h>
+    #include <sys/timerfd.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <arpa/inet.h>
+    #include <unistd.h>
+    #include <errno.h>
+    #include <time.h>
+    #include <stddef.h>
+    #ifdef SCRUBBER_DEBUG
+    #define SCRUBBER_CHECKS 1
+    #else
+    #define SCRUBBER_CHECKS 0
+    #endif
+    static inline uint64_t scrubber_clock(clockid_t id) {
+        struct timespec t;
+        clock_gettime(id, &t);
+        return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    }
+    static inline int scrubber_errno(void) { return errno; }
+    /* Wakes the engine every tick: deadlines, beat, what waits for buffers. */
+    static inline int scrubber_timerfd(long interval_ns) {
+        int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+        struct itimerspec t = {{0, interval_ns}, {0, interval_ns}};
+        if (fd >= 0 && timerfd_settime(fd, 0, &t, NULL) < 0) { close(fd); return -1; }
+        return fd;
+    }
+    /* Close with RST: what is unsent is thrown away (DROP and blocked sources only). */
+    static inline void scrubber_reset(int fd) {
+        struct linger l = {1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+        close(fd);
+    }
+    static inline void scrubber_nodelay(int fd) {
+        int one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    static inline int scrubber_accept(int fd, uint8_t address[16], uint16_t* port) {
+        struct sockaddr_storage s;
+        socklen_t n = sizeof s;
+        int got = accept4(fd, (struct sockaddr*)&s, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (got < 0) return got;
+        memset(address, 0, 16);
+        *port = 0;
+        if (s.ss_family == AF_INET) {
+            const struct sockaddr_in* a = (const struct sockaddr_in*)&s;
+            address[10] = address[11] = 0xff;
+            memcpy(address + 12, &a->sin_addr, 4);
+            *port = ntohs(a->sin_port);
+        } else if (s.ss_family == AF_INET6) {
+            const struct sockaddr_in6* a = (const struct sockaddr_in6*)&s;
+            memcpy(address, &a->sin6_addr, 16);
+            *port = ntohs(a->sin6_port);
+        }
+        return got;
+    }
+    static inline int scrubber_connect(int family, const void* address, unsigned length) {
+        int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) return -errno;
+        if (family != AF_UNIX) scrubber_nodelay(fd);
+        if (connect(fd, (const struct sockaddr*)address, length) < 0 && errno != EINPROGRESS) {
+            int e = errno;
+            close(fd);
+            return -e;
+        }
+        return fd;
+    }
+    static inline int scrubber_socket_error(int fd) {
+        int e = 0;
+        socklen_t n = sizeof e;
+        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) < 0) return errno;
+        return e;
+    }
+    static inline ssize_t scrubber_sendv(int fd, struct iovec* v, int n, int more) {
+        struct msghdr m;
+        memset(&m, 0, sizeof m);
+        m.msg_iov = v;
+        m.msg_iovlen = n;
+        return sendmsg(fd, &m, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    }
+    static inline void* scrubber_pages(size_t n) {
+        void* p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    """
+    ctypedef int clockid_t
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+    const int SCRUBBER_CHECKS
+    const int CLOCK_MONOTONIC
+    const int CLOCK_REALTIME
+    const int EAGAIN
+    const int EINTR
+    const int ECONNABORTED
+    const int EMFILE
+    const int ENFILE
+    const int MSG_NOSIGNAL
+    const int SHUT_WR
+    const int AF_UNIX
+    uint64_t scrubber_clock(clockid_t clock) noexcept nogil
+    int scrubber_errno() noexcept nogil
+    int scrubber_timerfd(long interval_ns) noexcept nogil
+    void scrubber_reset(int fd) noexcept nogil
+    void scrubber_nodelay(int fd) noexcept nogil
+    int scrubber_accept(int fd, uint8_t* address, uint16_t* port) noexcept nogil
+    int scrubber_connect(int family, const void* address, unsigned length) noexcept nogil
+    int scrubber_socket_error(int fd) noexcept nogil
+    ssize_t scrubber_sendv(int fd, iovec* v, int n, int more) noexcept nogil
+    void* scrubber_pages(size_t n) noexcept nogil
+    int munmap(void* p, size_t n) noexcept nogil
+    ssize_t recv(int fd, void* data, size_t n, int flags) noexcept nogil
+    ssize_t send(int fd, const void* data, size_t n, int flags) noexcept nogil
+    int shutdown(int fd, int how) noexcept nogil
+    int close(int fd) noexcept nogil
+    ssize_t c_read "read"(int fd, void* data, size_t n) noexcept nogil
+
+cdef enum:
+    PASS_NS_MAX = 2000000           # a pass is bounded: 2 ms, so that asyncio's own work is never starved
+    PASS_EVENTS_MAX = 512
+    PASS_ACCEPTS_MAX = 64
+    PASS_CLOCK_EVENTS = 16          # handles served between two looks at the clock
+    TICK_NS = 50000000              # timer wheel and beat
+    WHEEL_SLOTS = 1024              # 51 s; later deadlines go round again
+    STEP_BYTES_MAX = 524288         # one connection's share of a pass
+    LINGER_NS = 2000000000          # after a refusal: time for the client to read the answer
+    LINGER_BYTES_MAX = 1048576
+    INTERIM_MAX = 16                # 1xx responses before the final one
+    ORIGIN_TRIES_MAX = 3            # connects for one request
+    POLICIES_MAX = 256              # in force, and older ones that requests in flight still hold
+    IOV_MAX = 16
+    PIPELINE_MAX = 16               # requests of one connection in one step
+    CHECK_NS = 1000000000           # how often slow bodies and slow readers are looked at
+    ORIGIN_CHECK_NS = 2000000000    # how often an origin connection's own deadline is looked at, at least
+    WINDOW_MIN = 16384              # bytes of a body read at once, at first
+    BUFFERS_LOW = 16                # below this, bodies wait
+    NO_AREA = 0xFFFFFFFF
+    COUNT_FULL = 0xFFFFFFFF
+
+    HANDLE_FREE = 0
+    HANDLE_TIMER = 1
+    HANDLE_LISTENER = 2
+    HANDLE_CLIENT = 3
+    HANDLE_ORIGIN = 4
+
+    EVENT_READ = 1
+    EVENT_WRITE = 2
+    EVENT_HANGUP = 4                # RDHUP, HUP or ERR seen: a short read is no longer the last word
+    EVENT_BROKEN = 8                # HUP or ERR: both directions are gone
+    EVENT_STARVED = 16              # waits for buffers
+
+    CLIENT_IDLE = 1                 # between requests; holds no buffer
+    CLIENT_HEAD = 2                 # part of a head is here
+    CLIENT_EXCHANGE = 3
+    CLIENT_TARPIT = 4
+    CLIENT_LINGER = 5               # answered for the last time; reading off what the client still sends
+
+    ORIGIN_CONNECTING = 1
+    ORIGIN_ACTIVE = 2
+    ORIGIN_IDLE = 3                 # pooled
+
+# What epoll and the timer wheel know of. First member of everything that has a descriptor.
+cdef struct Handle:
+    Handle* ready_prev
+    Handle* ready_next
+    Handle* timer_prev
+    Handle* timer_next
+    uint64_t deadline_ns            # 0: none
+    int32_t timer_slot              # -1: not on the wheel
+    int32_t fd                      # -1: closed
+    uint8_t kind
+    uint8_t events                  # EVENT_*, level kept here because epoll is edge-triggered
+    uint8_t on_ready
+    uint8_t reserved[5]
+
+# Fixed-size objects from one mapping, last freed first out, so that what is not used is never touched.
+cdef struct Pool:
+    uint8_t* base
+    uint32_t* free_stack
+    uint8_t* taken                  # one byte an object: a double free is caught at once
+    uint64_t object_bytes
+    uint32_t count
+    uint32_t free
+
+cdef struct Buffer:
+    Buffer* next
+    uint32_t start
+    uint32_t end
+    uint64_t reserved[6]
+    uint8_t data[24576]             # BUFFER_BYTES
+
+cdef struct Queue:                  # bytes on their way to a socket
+    Buffer* head
+    Buffer* tail
+    uint64_t bytes
+
+cdef struct PolicyRef:              # a policy in use; unmapped when it is not in force and no request holds it
+    const Policy* policy
+    uint32_t refs
+    bint current
+
+cdef struct Client:
+    Handle h
+    uint8_t state
+    uint8_t proof
+    uint8_t read_eof
+    uint8_t keep_alive
+    uint8_t silent                  # on the list of connections that have not sent a byte since accept
+    uint8_t counted
+    uint16_t listener
+    uint16_t port
+    uint16_t area_seen              # area of the last request + 1: connection rules are charged once an area
+    uint32_t requests
+    uint32_t scan
+    Address peer
+    uint64_t peer_key               # keyed hash of the peer's client form
+    uint64_t since_ns               # accept, or the first byte of the present head
+    uint64_t blocked_ns             # since when the client does not take what we have; 0: it does
+    uint64_t blocked_bytes          # taken since
+    uint64_t linger_bytes
+    Buffer* inbox
+    Queue out
+    Exchange* exchange
+    Client* silent_prev
+    Client* silent_next
+    uint64_t count_key              # of the connection count
+
+cdef struct Origin:
+    Handle h
+    uint8_t state
+    uint8_t reusable
+    uint8_t fresh                   # no response on this connection yet
+    uint8_t read_eof
+    uint16_t origin_id
+    uint16_t reserved
+    uint32_t pool_epoch             # of OriginPool, when it was opened
+    uint32_t scan
+    uint64_t requests
+    uint64_t activity_ns
+    Exchange* exchange
+    Buffer* inbox
+    Queue out
+    Origin* pool_prev
+    Origin* pool_next
+
+# One request and its answer.
+cdef struct Exchange:
+    Client* client                  # NULL never; an exchange ends with its client
+    Origin* origin                  # NULL: none yet, or given back
+    PolicyRef* policy
+    const AreaSpec* area
+    Exchange* wait_prev             # waiting for an origin connection
+    Exchange* wait_next
+    uint8_t waiting
+    uint8_t ready                   # was waiting; a connection came free
+    uint8_t request_stopped         # the origin takes no more of the body
+    uint8_t method
+    uint8_t minor
+    uint8_t request_body
+    uint8_t request_done            # body fully taken from the client and queued towards the origin
+    uint8_t response_body
+    uint8_t response_started        # the final head has been queued to the client
+    uint8_t response_done
+    uint8_t client_chunked          # we frame the body to the client by chunks
+    uint8_t keep_alive              # towards the client
+    uint8_t retried
+    uint8_t tries
+    uint8_t interim
+    uint8_t wants_json
+    uint8_t good
+    uint8_t aborted
+    uint8_t upstream_closed
+    uint8_t reason                  # HTTP1_* when the head was refused
+    uint16_t status                 # sent to the client; 0: none
+    uint16_t origin_id
+    uint32_t window                 # bytes read at once for the body: grows while the client keeps up
+    uint64_t request_left           # BODY_LENGTH
+    uint64_t response_left
+    Chunked request_chunked
+    Chunked response_chunked
+    uint64_t start_ns               # first byte of the head
+    uint64_t judged_ns
+    uint64_t sent_ns                # request handed to the origin
+    uint64_t first_ns               # first byte of the origin's answer
+    uint64_t rate_ns                # since when the body's minimum rate is measured
+    uint64_t rate_bytes
+    uint64_t bytes_in               # body
+    uint64_t bytes_out              # body
+    uint64_t request_id
+    uint64_t client_key
+    uint64_t fingerprint
+    uint64_t account_key
+    Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
+    Judgement judgement
+    uint32_t note_len
+    uint8_t note[1536]              # NOTE_BYTES: what the access line says of the request
+
+cdef struct ListenerHandle:
+    Handle h
+    uint32_t index                  # in the policy
+
+cdef struct OriginPool:             # connections to one origin, of this worker
+    Origin* idle                    # last used first
+    Exchange* wait_head
+    Exchange* wait_tail
+    uint32_t waiting
+    uint32_t open
+    uint32_t idle_count
+    uint32_t in_flight
+    uint64_t idle_ns
+    uint32_t epoch                  # grows when the address behind the id changes: older connections are not reused
+    uint32_t address_bytes
+    uint8_t sockaddr[128]
+
+cdef struct Core:
+    int epoll_fd
+    uint32_t worker
+    uint64_t now_ns
+    uint64_t wall_offset_ns         # wall clock less monotonic
+    Shared* shared
+    Totals* totals
+    Gauges* gauges
+    PolicyRef* policy
+    PolicyRef policies[256]         # POLICIES_MAX
+    Pool clients
+    Pool exchanges
+    Pool origins
+    Pool buffers
+    Handle ready                    # sentinel of the ready list
+    Handle* grave                   # closed in this pass: given back at its end, when no event can name them any more
+    Handle* wheel[1025]             # WHEEL_SLOTS, and one for the slot that is expiring
+    uint64_t tick                   # last tick served
+    ListenerHandle timer
+    ListenerHandle listeners[64]    # LISTENERS_MAX
+    uint32_t listener_count
+    uint32_t accepts
+    bint accept_paused              # out of descriptors: tried again at the next tick
+    bint draining
+    uint64_t drain_deadline_ns
+    bint access_log
+    bint starved                    # somebody waits for buffers
+    Client* silent                  # oldest first
+    Client* silent_tail
+    OriginPool origin_pools[256]
+    AreaSpec area_none              # limits for what no area claims
+    uint32_t tarpit
+    uint64_t id_state               # request ids
+    HashKey id_key
+    RequestHead request             # scratch: the head being looked at
+    ResponseHead response
+    uint8_t path[2048]              # PATH_BYTES_MAX
+    uint8_t account[512]
+    uint8_t line[6144]              # scratch for answers and access lines
+    uint8_t* relay                  # RELAY_BYTES
+    uint64_t clock_second           # of the cached texts below
+    uint8_t date[32]                # IMF-fixdate (RFC 9110 5.6.7)
+    uint8_t stamp[24]               # "2026-11-22T16:59:00."
+    epoll_event events[512]         # PASS_EVENTS_MAX
+
+# Bytes being put together in a bounded place; `full` is sticky.
+cdef struct Writer:
+    uint8_t* at
+    uint8_t* end
+    bint full

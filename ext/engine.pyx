@@ -1,0 +1,203 @@
+# The engine as Python sees it: one object a worker, that is opened, passed over, swapped, drained and closed. Everything is allocated in
+# __init__; a pass makes no Python object.
+import os
+
+
+cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers) noexcept nogil:
+    e.relay = <uint8_t*>scrubber_pages(RELAY_BYTES)
+    e.ready.ready_next = &e.ready
+    e.ready.ready_prev = &e.ready
+    e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
+    e.wall_offset_ns = scrubber_clock(CLOCK_REALTIME) - e.now_ns
+    e.tick = e.now_ns / TICK_NS
+    if e.relay == NULL or not pool_open(&e.clients, connections, sizeof(Client)):
+        return False
+    if not pool_open(&e.exchanges, connections, sizeof(Exchange)) or not pool_open(&e.origins, origins, sizeof(Origin)):
+        return False
+    if not pool_open(&e.buffers, buffers, sizeof(Buffer)):
+        return False
+    e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+    e.timer.h.kind = HANDLE_TIMER
+    e.timer.h.timer_slot = -1
+    e.timer.h.fd = scrubber_timerfd(TICK_NS)
+    return e.epoll_fd >= 0 and e.timer.h.fd >= 0 and handle_watch(e, &e.timer.h)
+
+
+cdef void area_none_fill(AreaSpec* a) noexcept nogil:
+    """Limits while no area claims a connection."""
+    a.http1.line_bytes_max = 8192
+    a.http1.head_bytes_max = HEAD_BYTES_MAX
+    a.http1.headers_max = 100
+    a.head_ns = <uint64_t>10 * 1000000000
+    a.idle_ns = <uint64_t>10 * 1000000000
+    a.write_ns = <uint64_t>10 * 1000000000
+    a.body_grace_ns = <uint64_t>5 * 1000000000
+    a.body_bytes_s_min = 500
+
+
+cdef bint listener_open(Core* e, int fd, uint32_t index) noexcept nogil:
+    cdef ListenerHandle* listener = &e.listeners[e.listener_count]
+    listener.h.kind = HANDLE_LISTENER
+    listener.h.fd = fd
+    listener.h.timer_slot = -1
+    listener.index = index
+    e.listener_count += 1
+    return handle_watch(e, &listener.h)
+
+
+cdef void drain_step(Core* e) noexcept nogil:
+    """Idle connections are closed, the others end with their request; all of them at the deadline."""
+    cdef uint32_t i
+    cdef Client* c
+    cdef bint late = e.now_ns >= e.drain_deadline_ns
+    for i in range(e.clients.count):
+        if not e.clients.taken[i]:
+            continue
+        c = <Client*>(e.clients.base + i * e.clients.object_bytes)
+        if c.h.fd >= 0 and (late or c.state == CLIENT_IDLE):
+            client_close(e, c, False)
+
+
+cdef void core_drain(Core* e, uint64_t deadline_ns) noexcept nogil:
+    cdef epoll_event event
+    cdef uint32_t i
+    e.draining = True
+    e.drain_deadline_ns = scrubber_clock(CLOCK_MONOTONIC) + deadline_ns
+    e.gauges.draining = 1
+    for i in range(e.listener_count):
+        if e.listeners[i].h.fd >= 0:
+            epoll_ctl(e.epoll_fd, EPOLL_CTL_DEL, e.listeners[i].h.fd, &event)
+            ready_remove(&e.listeners[i].h)
+            e.listeners[i].h.fd = -1
+
+
+cdef void core_close(Core* e) noexcept nogil:
+    cdef uint32_t i
+    for i in range(e.clients.count):
+        if e.clients.taken != NULL and e.clients.taken[i]:
+            client_close(e, <Client*>(e.clients.base + i * e.clients.object_bytes), False)
+    for i in range(e.origins.count):
+        if e.origins.taken != NULL and e.origins.taken[i]:
+            origin_close(e, <Origin*>(e.origins.base + i * e.origins.object_bytes))
+    graves_clear(e)
+    if e.timer.h.fd >= 0:
+        close(e.timer.h.fd)
+    if e.epoll_fd >= 0:
+        close(e.epoll_fd)
+    pool_close(&e.clients)
+    pool_close(&e.exchanges)
+    pool_close(&e.origins)
+    pool_close(&e.buffers)
+    if e.relay != NULL:
+        munmap(e.relay, RELAY_BYTES)
+
+
+class EngineError(Exception):
+    """The engine could not be opened, or was asked for what it cannot do."""
+
+
+cdef class Engine:
+    """A worker's engine over listeners that it does not own.
+
+    memory: the mapped regions, slot being this worker's; policy: the image to begin with; listeners: (fd, index in the policy's listeners);
+    config: origins_max, buffers_max (counts), access_log (bool).
+    """
+    cdef Core* core
+    cdef Memory memory
+    cdef list policies              # PolicyImage by slot of core.policies, None where free
+    cdef readonly uint64_t generation
+
+    def __cinit__(self, Memory memory, PolicyImage policy, list listeners, dict config):
+        cdef uint32_t connections = policy.policy.header.connections_max
+        cdef bytes key = os.urandom(16)
+        self.memory = memory
+        self.policies = [None] * POLICIES_MAX
+        self.core = <Core*>scrubber_pages(sizeof(Core))
+        if self.core == NULL:
+            raise MemoryError()
+        self.core.epoll_fd = -1
+        self.core.timer.h.fd = -1
+        if memory.shared.slot < 0:
+            raise EngineError("the memory was opened without a worker slot")
+        self.core.shared = &memory.shared
+        self.core.worker = <uint32_t>memory.shared.slot
+        self.core.totals = memory.shared.totals[self.core.worker]
+        self.core.gauges = memory.shared.gauges[self.core.worker]
+        self.core.access_log = config.get("access_log", True)
+        memcpy(&self.core.id_key, <const char*>key, 16)
+        area_none_fill(&self.core.area_none)
+        if not core_open(self.core, connections, config.get("origins_max", 4096), config.get("buffers_max", 8192)):
+            raise MemoryError("the pools could not be allocated")
+        self._install(policy)
+        for fd, index in listeners:
+            if index >= policy.policy.header.listeners.count or self.core.listener_count >= LISTENERS_MAX:
+                raise EngineError(f"listener {index} is not in the policy")
+            if not listener_open(self.core, fd, index):
+                raise EngineError(f"listener {index}: descriptor {fd} cannot be watched")
+        self.core.gauges.pid = os.getpid()
+        self.core.gauges.beat_ns = self.core.now_ns
+
+    def __dealloc__(self):
+        if self.core != NULL:
+            core_close(self.core)
+            munmap(self.core, sizeof(Core))
+
+    cdef _install(self, PolicyImage policy):
+        cdef uint32_t i
+        cdef PolicyRef* place = NULL
+        for i in range(POLICIES_MAX):
+            if not self.core.policies[i].current and self.core.policies[i].refs == 0:
+                self.policies[i] = None     # unmapped with its last reference
+                if place == NULL:
+                    place = &self.core.policies[i]
+                    self.policies[i] = policy
+                    self.core.policies[i].policy = &policy.policy
+        if place == NULL:
+            raise EngineError(f"{POLICIES_MAX} older policies are still held by requests in flight")
+        if self.core.policy != NULL:
+            self.core.policy.current = False
+        place.current = True
+        self.core.policy = place
+        origin_pools_update(self.core)
+        self.generation = policy.policy.header.generation
+        self.core.gauges.generation = self.generation
+
+    def fileno(self) -> int:
+        """The engine's epoll descriptor; readable when run_pass has something to do."""
+        return self.core.epoll_fd
+
+    def run_pass(self) -> bool:
+        """One pass, bounded in time and events. True: there is work left; call again soon."""
+        cdef bint more
+        with nogil:
+            more = core_pass(self.core)
+        return more
+
+    def swap(self, PolicyImage policy) -> None:
+        """Put another policy in force, between two passes. Requests in flight end under the one they began with."""
+        if policy.policy.header.listeners.count < self.core.policy.policy.header.listeners.count:
+            self.core.gauges.generation_refused = policy.policy.header.generation
+            raise EngineError("the policy has fewer listeners than this worker serves")
+        self._install(policy)
+
+    def drain(self, double deadline_s) -> None:
+        """Accept no more; let requests end until the deadline."""
+        core_drain(self.core, <uint64_t>(deadline_s * 1e9))
+
+    @property
+    def drained(self) -> bool:
+        """No connection is left."""
+        return self.core.gauges.connections == 0
+
+    def pools(self) -> dict:
+        """Objects taken and in all, by pool; whole again when nothing is in flight."""
+        return {
+            "clients": (self.core.clients.count - self.core.clients.free, self.core.clients.count),
+            "exchanges": (self.core.exchanges.count - self.core.exchanges.free, self.core.exchanges.count),
+            "origins": (self.core.origins.count - self.core.origins.free, self.core.origins.count),
+            "buffers": (self.core.buffers.count - self.core.buffers.free, self.core.buffers.count),
+        }
+
+    def sizes(self) -> dict:
+        """Bytes an object, by kind."""
+        return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer)}

@@ -1,0 +1,167 @@
+# Heads, re-serialised: see forward.pxd. Hop-by-hop fields end here (RFC 9110 7.6.1), and so does every claim about who the client is
+# that no trusted proxy made.
+
+
+cdef inline void put_header(Writer* w, const uint8_t* data, const Header* h) noexcept nogil:
+    put(w, data + h.name_off, h.name_len)
+    put(w, b": ", 2)
+    put(w, data + h.value_off, h.value_len)
+    put(w, b"\r\n", 2)
+
+
+cdef inline bint request_header_ours(uint8_t id) noexcept nogil:
+    """Fields that we write ourselves, or that must not pass."""
+    return (id == HEADER_HOST or id == HEADER_CONTENT_LENGTH or id == HEADER_TRANSFER_ENCODING
+            or (id >= HEADER_X_FORWARDED_FOR and id <= HEADER_FORWARDED) or id == HEADER_X_REQUEST_ID or id == HEADER_VIA
+            or id == HEADER_X_REAL_IP or id == HEADER_X_FORWARDED_PORT or id == HEADER_TRAILER or id == HEADER_PROXY_AUTHORIZATION)
+
+
+cdef void put_chain(Writer* w, const uint8_t* data, const RequestHead* head, uint8_t id) noexcept nogil:
+    """All values of a list field, joined: what the trusted proxies in front of us said."""
+    cdef uint16_t i
+    for i in range(head.header_count):
+        if head.headers[i].id == id and head.headers[i].value_len:
+            put(w, data + head.headers[i].value_off, head.headers[i].value_len)
+            put(w, b", ", 2)
+
+
+cdef void put_forwarded(Writer* w, Client* c, const Facts* f, uint32_t scheme) noexcept nogil:
+    """X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239)."""
+    cdef const RequestHead* head = f.head
+    cdef bint chained = f.proof == PROOF_CHAIN
+    cdef uint8_t peer[46]
+    cdef uint32_t n = address_format(&c.peer, peer)
+    cdef int16_t i
+    put_text(w, b"X-Forwarded-For: ")
+    if chained:
+        put_chain(w, f.data, head, HEADER_X_FORWARDED_FOR)
+    put(w, peer, n)
+    put_text(w, b"\r\nX-Forwarded-Proto: ")
+    i = head.first[HEADER_X_FORWARDED_PROTO]
+    if chained and i >= 0:
+        put(w, f.data + head.headers[i].value_off, head.headers[i].value_len)
+    else:
+        put_either(w, scheme != 0, b"https", b"http")
+    put_text(w, b"\r\nX-Forwarded-Host: ")
+    i = head.first[HEADER_X_FORWARDED_HOST]
+    if chained and i >= 0:
+        put(w, f.data + head.headers[i].value_off, head.headers[i].value_len)
+    else:
+        put(w, f.data + head.authority.off, head.authority.len)
+    put_text(w, b"\r\nForwarded: ")
+    if chained:
+        put_chain(w, f.data, head, HEADER_FORWARDED)
+    if address_is_v4(&c.peer):
+        put_text(w, b"for=")
+        put(w, peer, n)
+    else:
+        put_text(w, b"for=\"[")
+        put(w, peer, n)
+        put_text(w, b"]\"")
+    put_either(w, scheme != 0, b";proto=https;host=\"", b";proto=http;host=\"")
+    put(w, f.data + head.authority.off, head.authority.len)
+    put_text(w, b"\"\r\n")
+
+
+cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept nogil:
+    cdef const RequestHead* head = f.head
+    cdef const Policy* p = f.policy
+    cdef Writer w
+    cdef uint16_t i
+    cdef const OriginSpec* origin
+    cdef Buffer* b
+    if x.area.origins.len == 0:
+        return 503
+    b = buffer_get(e)
+    if b == NULL:
+        return 503
+    w.at = b.data
+    w.end = b.data + BUFFER_BYTES
+    w.full = False
+    put(&w, f.data + head.method_text.off, head.method_text.len)
+    put_byte(&w, 32)
+    if head.path.len == 0:
+        put_byte(&w, 47)
+    put(&w, f.data + head.target.off, head.target.len)
+    put_text(&w, b" HTTP/1.1\r\nHost: ")
+    origin = &p.origins[x.area.origins.off]
+    if x.area.flags & AREA_HOST_KEEP and head.authority.len:
+        put(&w, f.data + head.authority.off, head.authority.len)
+    else:
+        put(&w, p.text + origin.host.off, origin.host.len)
+    put(&w, b"\r\n", 2)
+    for i in range(head.header_count):
+        if not head.headers[i].flags & HEADER_HOP and not request_header_ours(head.headers[i].id):
+            put_header(&w, f.data, &head.headers[i])
+    if head.body == BODY_LENGTH:
+        put_text(&w, b"Content-Length: ")
+        put_uint(&w, head.content_length)
+        put(&w, b"\r\n", 2)
+    elif head.body == BODY_CHUNKED:
+        put_text(&w, b"Transfer-Encoding: chunked\r\n")
+    put_forwarded(&w, c, f, f.listener.scheme)
+    put_text(&w, b"Via: ")
+    put_chain(&w, f.data, head, HEADER_VIA)
+    put_either(&w, x.minor != 0, b"1.1 scrubber\r\nX-Request-Id: ", b"1.0 scrubber\r\nX-Request-Id: ")
+    put_hex16(&w, x.request_id)
+    put_text(&w, b"\r\n\r\n")
+    if w.full:
+        buffer_put(e, b)
+        return 431
+    b.end = <uint32_t>(w.at - b.data)
+    x.head = b
+    return 0
+
+
+cdef inline bint response_header_ours(const Header* h) noexcept nogil:
+    return (h.flags & HEADER_HOP or h.id == HEADER_CONTENT_LENGTH or h.id == HEADER_TRANSFER_ENCODING or h.id == HEADER_TRAILER
+            or h.id == HEADER_X_REQUEST_ID)
+
+
+cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim) noexcept nogil:
+    cdef ResponseHead* r = &e.response
+    cdef Writer w
+    cdef uint16_t i
+    cdef Buffer* b = buffer_get(e)
+    if b == NULL:
+        return False
+    w.at = b.data
+    w.end = b.data + BUFFER_BYTES
+    w.full = False
+    put_text(&w, b"HTTP/1.1 ")
+    put_uint(&w, r.status)
+    put_byte(&w, 32)
+    put(&w, data + r.reason.off, r.reason.len)
+    put(&w, b"\r\n", 2)
+    for i in range(r.header_count):
+        if not response_header_ours(&r.headers[i]):
+            put_header(&w, data, &r.headers[i])
+    if not interim:
+        if x.client_chunked:
+            put_text(&w, b"Transfer-Encoding: chunked\r\n")
+        elif r.has_content_length and r.status != 204:
+            put_text(&w, b"Content-Length: ")
+            put_uint(&w, r.content_length)
+            put(&w, b"\r\n", 2)
+        put_text(&w, b"X-Request-Id: ")
+        put_hex16(&w, x.request_id)
+        put(&w, b"\r\n", 2)
+        if not x.keep_alive:
+            put_text(&w, b"Connection: close\r\n")
+        elif x.minor == 0:
+            put_text(&w, b"Connection: keep-alive\r\n")
+    put(&w, b"\r\n", 2)
+    if w.full:
+        buffer_put(e, b)
+        return False
+    b.end = <uint32_t>(w.at - b.data)
+    queue_add(&x.client.out, b)
+    return True
+
+
+cdef bint forward_interim(Core* e, Exchange* x, const uint8_t* data) noexcept nogil:
+    return response_write(e, x, data, True)
+
+
+cdef bint forward_response(Core* e, Exchange* x, const uint8_t* data) noexcept nogil:
+    return response_write(e, x, data, False)
