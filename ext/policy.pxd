@@ -1,4 +1,4 @@
-# The compiled policy: what gateway file and mandates say, as one contiguous image in a sealed memfd. Written by scrubber/mandate/compile.py,
+# The compiled policy: what gateway file and mandates say, one contiguous image in a sealed memfd. Written by scrubber/mandate/compile.py,
 # bounds-checked here before any worker walks it; compiler and loader distrust each other. All integers little-endian, natural alignment.
 cdef struct Section:
     uint32_t offset             # from the start of the image, multiple of 8
@@ -28,7 +28,7 @@ cdef struct PolicyHeader:       # 256 bytes
     uint32_t tarpit_max         # a worker
     uint32_t default_area       # index into areas, 0xFFFFFFFF: none (421)
     uint64_t never_block        # prefix set index + 1
-    uint8_t reserved[48]
+    uint8_t reserved[80]
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds
@@ -36,7 +36,7 @@ cdef struct ListenerSpec:       # 128 bytes
     uint32_t default_area       # area index, 0xFFFFFFFF: the policy's
     uint32_t port
     uint64_t areas[4]           # mask of the areas reachable here
-    Span rules                  # into area_rules: connection-phase rules (all areas here agree)
+    Span rules                  # into area_rules: connection rules asked at accept (all areas here agree)
     uint32_t scheme             # 0 http, 1 https
     uint32_t reserved[17]
 
@@ -45,7 +45,7 @@ cdef struct AreaSpec:           # 512 bytes
     uint32_t flags              # AREA_*
     Span name                   # into text
     Span rules                  # into area_rules: request-phase rules
-    Span connection_rules       # into area_rules: connection-phase rules, charged with a connection's first request for this area
+    Span connection_rules       # into area_rules: charged with a connection's first request here, unless the listener asked them at accept
     Span origins                # into origins
     Http1Limits http1
     uint32_t account_kind       # ACCOUNT_*
@@ -66,11 +66,12 @@ cdef struct AreaSpec:           # 512 bytes
     uint64_t clients_share_ppm  # proportion: of known clients that may be blocked
     uint64_t blocks_max
     uint64_t block_ttl_max_ns
-    uint8_t reserved[264]
+    uint8_t reserved[328]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
     AREA_HOST_KEEP = 2          # pass the client's Host on (else the origin's own)
+    AREA_NONE = 0xFFFFFFFF      # no area
 
 cdef struct HostSpec:           # 16 bytes; sorted by (length, bytes); "*.example.org" is stored as ".example.org"
     Span name
@@ -96,6 +97,7 @@ cdef enum:
     KEY_HOST = 6
     KEY_AREA = 7
 
+    UNIT_NONE = 0               # no limit: whatever matches is over it
     UNIT_REQUESTS = 1
     UNIT_BYTES = 2
     UNIT_CONNECTIONS = 3
@@ -120,6 +122,9 @@ cdef enum:
     MATCH_CONTAINS = 3
     MATCH_PRESENT = 4
 
+    RUNG_VALID = 1              # RungSpec.available: while the mandate is valid
+    RUNG_EXPIRED = 2            # and after it expired (its on_expiry)
+
 cdef struct ConditionSpec:      # 40 bytes; conditions of a rule: all must hold. any_next: this one or the next one.
     uint16_t kind
     uint8_t match
@@ -133,14 +138,14 @@ cdef struct ConditionSpec:      # 40 bytes; conditions of a rule: all must hold.
 
 cdef struct RungSpec:           # 32 bytes
     uint8_t measure
-    uint8_t available
+    uint8_t available           # RUNG_*
     uint8_t reserved[6]
     uint64_t hold_ns            # how long before the next
     uint64_t ttl_ns             # block
     uint64_t pad
 
 cdef struct RuleSpec:           # 192 bytes
-    uint64_t id                 # first 8 bytes of SHA-256 over "mandate id NUL rule name": stable over reloads
+    uint64_t id                 # never 0; first 8 bytes of SHA-256 over "mandate id NUL rule name": stable over reloads
     Span name                   # "mandate/rule", into text
     Span conditions
     Span rungs
@@ -152,9 +157,13 @@ cdef struct RuleSpec:           # 192 bytes
     uint64_t calm_ns
     uint64_t debt_max_ns
     uint64_t areas[4]           # mask of the mandate's areas: what a block by this rule binds
-    uint32_t newcomer_share_ppm # of the burst, for area_wide
+    uint32_t newcomer_share_ppm  # of the burst, for area_wide
     uint32_t mandate            # index, for records
-    uint8_t reserved[40]
+    uint64_t block_ttl_max_ns   # proportion: the tightest of all mandates over these areas
+    uint64_t blocks_max
+    uint64_t clients_share_ppm
+    uint64_t expires_ns         # monotonic: when the mandate ends; no block outlives it
+    uint8_t reserved[32]
 
 # A loaded image and the prefix images that belong to it; pointers into read-only mappings.
 cdef struct Policy:
@@ -173,7 +182,11 @@ cdef struct Policy:
     Prefixes prefixes[64]
     uint32_t prefix_sets
 
-# Every offset, count, index and span checked. NULL: sound; else which check failed (a static string).
+# Every offset, count, index and span checked. NULL: sound; else which check failed (a static string). The prefix images that belong to it
+# are loaded into out.prefixes by the caller afterwards, all of them. base is 8-byte aligned; the digest is the caller's to check.
 cdef const char* policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexcept nogil
 # Area index for a Host (exact, then the longest wildcard, then listener's, then policy's default); -1: none.
+# An area that the listener does not reach counts as not named. Letters of any case; one dot at the end is dropped.
 cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil
+# Is any never-block address inside this prefix (plen in the 128-bit form; 128: the address itself)?
+cdef bint policy_never_touches(const Policy* p, const Address* a, int plen) noexcept nogil

@@ -1,0 +1,427 @@
+# The compiled policy: checked once, then walked without looking. Owns the checks of an image and the way from a Host to its area.
+# Invariants after policy_load: every section lies inside the image and does not touch the header; every index and span that the core
+# follows is inside what it points into; every count that bounds an array of ours is at most its capacity.
+#
+# Section order is free. The compiler (scrubber/mandate/compile.py) and this file distrust each other: neither shares code or checks.
+
+cdef enum:
+    POLICY_TEXT_BYTES_MAX = 268435456
+    POLICY_HOST_BYTES_MAX = 255
+    POLICY_UNITS = 6
+    POLICY_KEYS = 8
+    POLICY_CONDITIONS = 12
+    POLICY_MATCHES = 5
+    POLICY_NS_MAX = 400000000000000000      # longer than any duration of a file
+
+ctypedef const char* Reason     # which check failed; NULL: none
+
+
+# A section of `count` entries of `each` bytes lies inside the image, behind the header, aligned.
+cdef inline bint section_fits(const PolicyHeader* h, const Section* s, uint64_t each) noexcept nogil:
+    if s.offset & 7 or s.offset < sizeof(PolicyHeader):
+        return False
+    return <uint64_t>s.offset + <uint64_t>s.count * each <= h.total_bytes
+
+
+# A span lies inside a section of `count` entries.
+cdef inline bint span_fits(const Span* s, uint32_t count) noexcept nogil:
+    return <uint64_t>s.off + s.len <= count
+
+
+cdef inline bint all_zero(const uint8_t* p, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if p[i]:
+            return False
+    return True
+
+
+cdef inline bint set_fits(const PolicyHeader* h, uint64_t index_and_one) noexcept nogil:
+    return index_and_one <= h.prefix_sets
+
+
+cdef Reason policy_header(const PolicyHeader* h, uint64_t nbytes) noexcept nogil:
+    if memcmp(&h.magic, <const char*>b"SCRUBPOL", 8) != 0:
+        return "magic"
+    if h.layout_version != LAYOUT_VERSION:
+        return "layout version"
+    if h.header_bytes != sizeof(PolicyHeader) or h.total_bytes != nbytes:
+        return "size"
+    if not all_zero(h.reserved, sizeof(h.reserved)):
+        return "header: reserved bytes"
+    if h.prefix_sets > 64 or h.enforce > 1 or not set_fits(h, h.never_block):
+        return "header: prefix sets or enforce"
+    if h.listeners.count == 0 or h.listeners.count > LISTENERS_MAX:
+        return "number of listeners"
+    if h.areas.count == 0 or h.areas.count > AREAS_MAX:
+        return "number of areas"
+    if h.origins.count == 0 or h.origins.count > 256:
+        return "number of origins"
+    if h.rules.count > RULES_MAX:
+        return "number of rules"
+    if h.default_area != AREA_NONE and h.default_area >= h.areas.count:
+        return "default area"
+    if h.connections_max == 0 or h.connections_client_max == 0:
+        return "connection limits"
+    return NULL
+
+
+cdef Reason policy_sections(const PolicyHeader* h) noexcept nogil:
+    if h.text.count > POLICY_TEXT_BYTES_MAX:
+        return "text: too large"
+    if not (section_fits(h, &h.listeners, sizeof(ListenerSpec)) and section_fits(h, &h.areas, sizeof(AreaSpec))
+            and section_fits(h, &h.hosts, sizeof(HostSpec)) and section_fits(h, &h.origins, sizeof(OriginSpec))
+            and section_fits(h, &h.rules, sizeof(RuleSpec)) and section_fits(h, &h.area_rules, sizeof(uint16_t))
+            and section_fits(h, &h.conditions, sizeof(ConditionSpec)) and section_fits(h, &h.rungs, sizeof(RungSpec))
+            and section_fits(h, &h.text, 1) and section_fits(h, &h.source, 1)):
+        return "a section lies outside the image"
+    return NULL
+
+
+cdef Reason policy_listeners(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const ListenerSpec* spec
+    cdef uint32_t i, k
+    for i in range(h.listeners.count):
+        spec = &p.listeners[i]
+        if spec.listener_id >= LISTENERS_MAX or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
+            return "listener"
+        if spec.default_area != AREA_NONE and spec.default_area >= h.areas.count:
+            return "listener: default area"
+        if not span_fits(&spec.rules, h.area_rules.count) or spec.rules.len > RULES_AREA_MAX:
+            return "listener: rules"
+        for k in range(spec.rules.len):
+            if p.rules[p.area_rules[spec.rules.off + k]].unit != UNIT_CONNECTIONS:
+                return "listener: a rule that is not about connections"
+        if not all_zero(<const uint8_t*>spec.reserved, sizeof(spec.reserved)):
+            return "listener: reserved bytes"
+    return NULL
+
+
+cdef Reason policy_areas(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const AreaSpec* a
+    cdef uint64_t seen[AREA_WORDS]
+    cdef uint32_t i, k
+    memset(seen, 0, sizeof(seen))
+    for i in range(h.areas.count):
+        a = &p.areas[i]
+        if a.area_id >= AREAS_MAX or seen[a.area_id >> 6] >> (a.area_id & 63) & 1:
+            return "area: index"
+        seen[a.area_id >> 6] |= <uint64_t>1 << (a.area_id & 63)
+        if a.flags & ~<uint32_t>(AREA_RATELIMIT_FIELDS | AREA_HOST_KEEP) or a.account_kind > ACCOUNT_BASIC:
+            return "area: flags or account"
+        if not span_fits(&a.name, h.text.count) or not span_fits(&a.account_name, h.text.count):
+            return "area: text"
+        if a.origins.len == 0 or not span_fits(&a.origins, h.origins.count):
+            return "area: origins"
+        if not span_fits(&a.rules, h.area_rules.count) or not span_fits(&a.connection_rules, h.area_rules.count):
+            return "area: rules"
+        if <uint64_t>a.rules.len + a.connection_rules.len > RULES_AREA_MAX:
+            return "area: number of rules"
+        if policy_charges(p, a) > CHARGES_MAX:
+            return "area: number of rules charged at the end"
+        for k in range(a.connection_rules.len):
+            if p.rules[p.area_rules[a.connection_rules.off + k]].unit != UNIT_CONNECTIONS:
+                return "area: a rule that is not about connections"
+        if a.http1.headers_max > HEADERS_MAX or a.http1.head_bytes_max > HEAD_BYTES_MAX or a.http1.line_bytes_max > HEAD_BYTES_MAX:
+            return "area: limits of a head"
+        if a.clients_share_ppm > 1000000 or not area_times_fit(a):
+            return "area: limits"
+        if not all_zero(a.reserved, sizeof(a.reserved)):
+            return "area: reserved bytes"
+    return NULL
+
+
+cdef bint area_times_fit(const AreaSpec* a) noexcept nogil:
+    return (a.head_ns <= POLICY_NS_MAX and a.idle_ns <= POLICY_NS_MAX and a.connect_ns <= POLICY_NS_MAX
+            and a.read_ns <= POLICY_NS_MAX and a.write_ns <= POLICY_NS_MAX and a.body_grace_ns <= POLICY_NS_MAX
+            and a.tarpit_ns <= POLICY_NS_MAX and a.origin_wait_ns <= POLICY_NS_MAX and a.origin_idle_ns <= POLICY_NS_MAX
+            and a.block_ttl_max_ns <= POLICY_NS_MAX and a.origin_connections_max > 0)
+
+
+# How many rules of an area leave a charge behind; indexes were checked before.
+cdef uint32_t policy_charges(const Policy* p, const AreaSpec* a) noexcept nogil:
+    cdef uint32_t k, unit, found = 0
+    for k in range(a.rules.len):
+        unit = p.rules[p.area_rules[a.rules.off + k]].unit
+        if unit == UNIT_BYTES or unit == UNIT_CONCURRENT or unit == UNIT_ORIGIN_NS:
+            found += 1
+    return found
+
+
+cdef Reason policy_hosts(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const HostSpec* host
+    cdef uint32_t i
+    for i in range(h.hosts.count):
+        host = &p.hosts[i]
+        if not span_fits(&host.name, h.text.count) or host.name.len == 0 or host.name.len > POLICY_HOST_BYTES_MAX:
+            return "host: text"
+        if host.area >= h.areas.count or host.reserved:
+            return "host: area"
+        if i and host_compare(p, &p.hosts[i - 1], p.text + host.name.off, host.name.len) >= 0:
+            return "host: order"
+    return NULL
+
+
+cdef Reason policy_origins(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const OriginSpec* o
+    cdef uint16_t family
+    cdef uint32_t i
+    for i in range(h.origins.count):
+        o = &p.origins[i]
+        memcpy(&family, o.sockaddr, 2)
+        if o.origin_id >= 256 or o.family != family or not span_fits(&o.host, h.text.count):
+            return "origin"
+        # Linux: AF_UNIX 1, AF_INET 2, AF_INET6 10, with the sizes of their sockaddr.
+        if not ((o.family == 2 and o.address_bytes == 16) or (o.family == 10 and o.address_bytes == 28)
+                or (o.family == 1 and 3 < o.address_bytes <= 110)):
+            return "origin: address"
+        if not all_zero(o.reserved, sizeof(o.reserved)):
+            return "origin: reserved bytes"
+    return NULL
+
+
+cdef Reason policy_conditions(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const ConditionSpec* c
+    cdef uint32_t i
+    for i in range(h.conditions.count):
+        c = &p.conditions[i]
+        if c.kind == 0 or c.kind >= POLICY_CONDITIONS or c.match >= POLICY_MATCHES or c.negate > 1 or c.any_next > 1:
+            return "condition"
+        if not span_fits(&c.name, h.text.count) or not span_fits(&c.value, h.text.count):
+            return "condition: text"
+        if c.kind == CONDITION_CLIENT and (c.arg == 0 or not set_fits(h, c.arg)):
+            return "condition: prefix set"
+        if c.kind == CONDITION_HEADER and c.name.len == 0:
+            return "condition: header without a name"
+        if c.match == MATCH_PRESENT and c.kind != CONDITION_HEADER and c.value.len:
+            return "condition: match"
+        if c.pad or not all_zero(c.reserved, sizeof(c.reserved)):
+            return "condition: reserved bytes"
+    return NULL
+
+
+cdef Reason policy_rungs(const Policy* p) noexcept nogil:
+    cdef const RungSpec* r
+    cdef uint32_t i
+    for i in range(p.header.rungs.count):
+        r = &p.rungs[i]
+        if r.measure >= MEASURES or r.available & ~(RUNG_VALID | RUNG_EXPIRED):
+            return "rung"
+        if r.available and r.measure in (MEASURE_CHALLENGE, MEASURE_BLACKHOLE):
+            return "rung: a measure that this core does not have"
+        if r.available & RUNG_EXPIRED and r.measure > MEASURE_THROTTLE:
+            return "rung: too severe for an expired mandate"
+        if r.hold_ns > POLICY_NS_MAX or r.ttl_ns > POLICY_NS_MAX or (r.measure == MEASURE_BLOCK and r.ttl_ns == 0):
+            return "rung: times"
+        if r.pad or not all_zero(r.reserved, sizeof(r.reserved)):
+            return "rung: reserved bytes"
+    return NULL
+
+
+# A key that says who: then more than throttle and deny may be aimed at it.
+cdef inline bint key_names_source(const RuleSpec* r) noexcept nogil:
+    return (KEY_CLIENT <= r.key_a <= KEY_ACCOUNT) or (KEY_CLIENT <= r.key_b <= KEY_ACCOUNT)
+
+
+# A key that a block can be aimed at: client, prefix or fingerprint alone, or a pair with client.
+cdef inline bint key_can_block(const RuleSpec* r) noexcept nogil:
+    if r.key_a == KEY_CLIENT or r.key_b == KEY_CLIENT:
+        return True
+    return r.key_b == 0 and (r.key_a == KEY_PREFIX or r.key_a == KEY_FINGERPRINT)
+
+
+cdef Reason policy_rule(const Policy* p, const RuleSpec* r) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef uint32_t k, measure
+    if r.id == 0 or r.key_a >= POLICY_KEYS or r.key_b >= POLICY_KEYS or r.unit >= POLICY_UNITS or r.area_wide > 1:
+        return "rule"
+    if r.key_a == 0 and (r.key_b or r.unit != UNIT_NONE) or (r.key_a == KEY_ACCOUNT and r.key_b == 0):
+        return "rule: key"
+    if r.area_wide != (r.key_a != 0 and not key_names_source(r)):
+        return "rule: area-wide"
+    if not span_fits(&r.name, h.text.count) or not span_fits(&r.conditions, h.conditions.count):
+        return "rule: text or conditions"
+    if r.conditions.len and p.conditions[r.conditions.off + r.conditions.len - 1].any_next:
+        return "rule: its conditions do not end"
+    if r.rungs.len == 0 or r.rungs.len > RUNGS_MAX or not span_fits(&r.rungs, h.rungs.count):
+        return "rule: rungs"
+    if r.unit != UNIT_NONE and (r.rate.count == 0 or r.rate.period_ns == 0 or r.rate.burst == 0
+                                or r.rate.period_ns > POLICY_NS_MAX):
+        return "rule: rate"
+    if r.calm_ns > POLICY_NS_MAX or r.debt_max_ns > POLICY_NS_MAX or r.block_ttl_max_ns > POLICY_NS_MAX:
+        return "rule: times"
+    if r.newcomer_share_ppm > 1000000 or r.clients_share_ppm > 1000000 or not all_zero(r.reserved, sizeof(r.reserved)):
+        return "rule: shares or reserved bytes"
+    for k in range(r.rungs.len):
+        measure = p.rungs[r.rungs.off + k].measure
+        if not p.rungs[r.rungs.off + k].available:
+            continue
+        if not key_names_source(r) and measure not in (MEASURE_OBSERVE, MEASURE_THROTTLE, MEASURE_DENY):
+            return "rule: a measure that its key cannot aim"
+        if measure == MEASURE_BLOCK and not key_can_block(r):
+            return "rule: a block that its key cannot aim"
+    return NULL
+
+
+cdef Reason policy_rules(const Policy* p) noexcept nogil:
+    cdef Reason reason
+    cdef uint32_t i
+    for i in range(p.header.rules.count):
+        reason = policy_rule(p, &p.rules[i])
+        if reason != NULL:
+            return reason
+    for i in range(p.header.area_rules.count):
+        if p.area_rules[i] >= p.header.rules.count:
+            return "rule index"
+    return NULL
+
+
+cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexcept nogil:
+    cdef const PolicyHeader* h = <const PolicyHeader*>base
+    cdef Reason reason
+    memset(out, 0, sizeof(Policy))
+    if base == NULL or (<uintptr_t>base) & 7 or nbytes < sizeof(PolicyHeader) or nbytes > 0xFFFFFFFFu:
+        return "size"
+    reason = policy_header(h, nbytes)
+    if reason == NULL:
+        reason = policy_sections(h)
+    if reason != NULL:
+        return reason
+    out.base = base
+    out.bytes = nbytes
+    out.header = h
+    out.listeners = <const ListenerSpec*>(base + h.listeners.offset)
+    out.areas = <const AreaSpec*>(base + h.areas.offset)
+    out.hosts = <const HostSpec*>(base + h.hosts.offset)
+    out.origins = <const OriginSpec*>(base + h.origins.offset)
+    out.rules = <const RuleSpec*>(base + h.rules.offset)
+    out.area_rules = <const uint16_t*>(base + h.area_rules.offset)
+    out.conditions = <const ConditionSpec*>(base + h.conditions.offset)
+    out.rungs = <const RungSpec*>(base + h.rungs.offset)
+    out.text = base + h.text.offset
+    # Rules first: listeners and areas follow indexes that policy_rules checks.
+    reason = policy_conditions(out)
+    if reason == NULL:
+        reason = policy_rungs(out)
+    if reason == NULL:
+        reason = policy_rules(out)
+    if reason == NULL:
+        reason = policy_listeners(out)
+    if reason == NULL:
+        reason = policy_areas(out)
+    if reason == NULL:
+        reason = policy_hosts(out)
+    if reason == NULL:
+        reason = policy_origins(out)
+    if reason != NULL:
+        memset(out, 0, sizeof(Policy))
+    return reason
+
+
+# Order of the host table: by length, then bytes.
+cdef inline int host_compare(const Policy* p, const HostSpec* entry, const uint8_t* name, uint32_t length) noexcept nogil:
+    if entry.name.len != length:
+        return -1 if entry.name.len < length else 1
+    return memcmp(p.text + entry.name.off, name, length)
+
+
+cdef int32_t host_find(const Policy* p, const uint8_t* name, uint32_t length) noexcept nogil:
+    cdef uint32_t low = 0, high = p.header.hosts.count, middle
+    cdef int order
+    while low < high:
+        middle = (low + high) >> 1
+        order = host_compare(p, &p.hosts[middle], name, length)
+        if order == 0:
+            return <int32_t>p.hosts[middle].area
+        if order < 0:
+            low = middle + 1
+        else:
+            high = middle
+    return -1
+
+
+cdef inline bint listener_reaches(const Policy* p, const ListenerSpec* listener, int32_t area) noexcept nogil:
+    cdef uint32_t id = p.areas[area].area_id
+    return listener.areas[id >> 6] >> (id & 63) & 1
+
+
+# Only what the listener reaches counts as found.
+cdef inline int32_t host_reached(const Policy* p, const ListenerSpec* listener, const uint8_t* name, uint32_t length) noexcept nogil:
+    cdef int32_t area = host_find(p, name, length)
+    return area if area >= 0 and listener_reaches(p, listener, area) else -1
+
+
+cdef int32_t policy_area_default(const Policy* p, const ListenerSpec* listener) noexcept nogil:
+    cdef uint32_t area = listener.default_area if listener.default_area != AREA_NONE else p.header.default_area
+    if area == AREA_NONE or not listener_reaches(p, listener, <int32_t>area):
+        return -1
+    return <int32_t>area
+
+
+cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil:
+    cdef uint8_t name[POLICY_HOST_BYTES_MAX]
+    cdef uint32_t i
+    cdef int32_t area = -1
+    if length and host[length - 1] == c'.':
+        length -= 1
+    if 0 < length <= POLICY_HOST_BYTES_MAX:
+        for i in range(length):
+            name[i] = host[i] | 0x20 if c'A' <= host[i] <= c'Z' else host[i]
+        # A name that begins with a dot would be found as the wildcard it is the text of: it is no name.
+        if name[0] != c'.':
+            area = host_reached(p, listener, name, length)
+            i = 1
+            while area < 0 and i < length:
+                if name[i] == c'.':
+                    area = host_reached(p, listener, name + i, length - i)
+                i += 1
+    return area if area >= 0 else policy_area_default(p, listener)
+
+
+cdef bint policy_never_touches(const Policy* p, const Address* a, int plen) noexcept nogil:
+    cdef const Prefixes* t
+    cdef Address first = a[0]
+    if p.header.never_block == 0:
+        return False
+    t = &p.prefixes[p.header.never_block - 1]
+    address_mask(&first, plen)
+    if prefixes_find(t, &first):
+        return True
+    if plen >= 128:
+        return False
+    # Neighbouring ranges differ in value and the one that holds `first` is outside the set: the next one, if it begins inside, is in it.
+    if address_is_v4(&first) and plen >= 96:
+        return v4_begins_within(t, load_be32(first.bytes + 12), <uint32_t>(0xFFFFFFFFu >> (plen - 96)))
+    return v6_begins_within(t, load_be64(first.bytes), load_be64(first.bytes + 8), plen)
+
+
+cdef bint v4_begins_within(const Prefixes* t, uint32_t start, uint32_t rest) noexcept nogil:
+    cdef uint32_t low = 0, high = t.v4_count, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if t.v4[middle].start <= start:
+            low = middle + 1
+        else:
+            high = middle
+    return low < t.v4_count and t.v4[low].start - start <= rest
+
+
+cdef bint v6_begins_within(const Prefixes* t, uint64_t hi, uint64_t lo, int plen) noexcept nogil:
+    cdef uint32_t low = 0, high = t.v6_count, middle
+    cdef uint64_t last_hi = hi, last_lo = <uint64_t>0xFFFFFFFFFFFFFFFFu
+    if plen < 64:
+        last_hi |= <uint64_t>0xFFFFFFFFFFFFFFFFu >> plen
+    else:
+        last_lo = lo | (<uint64_t>0xFFFFFFFFFFFFFFFFu >> (plen - 64))
+    while low < high:
+        middle = (low + high) >> 1
+        if t.v6[middle].hi < hi or (t.v6[middle].hi == hi and t.v6[middle].lo <= lo):
+            low = middle + 1
+        else:
+            high = middle
+    return low < t.v6_count and (t.v6[low].hi < last_hi or (t.v6[low].hi == last_hi and t.v6[low].lo <= last_lo))

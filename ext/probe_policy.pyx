@@ -1,0 +1,76 @@
+# Python faces of the policy for tests: sizes and numbers, loading from bytes (an exact copy, so that ASan sees a read past the end).
+from libc.stdlib cimport free, malloc
+
+
+def probe_policy_layout() -> dict:
+    """Sizes of the structs and the numbers of the enums, by the names that scrubber.mandate.layout has for them."""
+    return {
+        "sizes": {
+            "HEADER": sizeof(PolicyHeader), "LISTENER": sizeof(ListenerSpec), "AREA": sizeof(AreaSpec), "HOST": sizeof(HostSpec),
+            "ORIGIN": sizeof(OriginSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec), "RULE": sizeof(RuleSpec),
+            "SECTION": sizeof(Section), "SPAN": sizeof(Span), "AREA_RULE": sizeof(uint16_t),
+        },
+        "MEASURES": {
+            "observe": MEASURE_OBSERVE, "throttle": MEASURE_THROTTLE, "challenge": MEASURE_CHALLENGE, "tarpit": MEASURE_TARPIT,
+            "deny": MEASURE_DENY, "drop": MEASURE_DROP, "block": MEASURE_BLOCK, "blackhole": MEASURE_BLACKHOLE,
+        },
+        "KEYS": {
+            "client": KEY_CLIENT, "prefix": KEY_PREFIX, "fingerprint": KEY_FINGERPRINT, "account": KEY_ACCOUNT, "path": KEY_PATH,
+            "host": KEY_HOST, "area": KEY_AREA,
+        },
+        "UNITS": {
+            "none": UNIT_NONE, "requests": UNIT_REQUESTS, "bytes": UNIT_BYTES, "connections": UNIT_CONNECTIONS,
+            "concurrent": UNIT_CONCURRENT, "origin_s": UNIT_ORIGIN_NS,
+        },
+        "CONDITIONS": {
+            "method": CONDITION_METHOD, "path": CONDITION_PATH, "host": CONDITION_HOST, "header": CONDITION_HEADER,
+            "query": CONDITION_QUERY, "client": CONDITION_CLIENT, "fingerprint": CONDITION_FINGERPRINT, "known": CONDITION_KNOWN,
+            "account": CONDITION_ACCOUNT, "rush": CONDITION_RUSH, "never": CONDITION_NEVER,
+        },
+        "MATCHES": {
+            "exact": MATCH_EXACT, "prefix": MATCH_PREFIX, "suffix": MATCH_SUFFIX, "contains": MATCH_CONTAINS, "present": MATCH_PRESENT,
+        },
+        "METHODS": {
+            "other": METHOD_OTHER, "GET": METHOD_GET, "HEAD": METHOD_HEAD, "POST": METHOD_POST, "PUT": METHOD_PUT,
+            "DELETE": METHOD_DELETE, "OPTIONS": METHOD_OPTIONS, "PATCH": METHOD_PATCH,
+        },
+        "RUNGS": {"RUNG_VALID": RUNG_VALID, "RUNG_EXPIRED": RUNG_EXPIRED},
+        "FLAGS": {"AREA_RATELIMIT_FIELDS": AREA_RATELIMIT_FIELDS, "AREA_HOST_KEEP": AREA_HOST_KEEP},
+        "CAPACITIES": {
+            "LAYOUT_VERSION": LAYOUT_VERSION, "WORKERS_MAX": WORKERS_MAX, "AREAS_MAX": AREAS_MAX, "AREA_WORDS": AREA_WORDS,
+            "LISTENERS_MAX": LISTENERS_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
+            "RULES_AREA_MAX": RULES_AREA_MAX, "HEADERS_MAX": HEADERS_MAX, "HEAD_BYTES_MAX": HEAD_BYTES_MAX,
+            "PREFIX_SETS_MAX": PREFIX_SETS_MAX,
+        },
+    }
+
+
+def probe_policy_load(image: bytes) -> str | None:
+    """Which check refuses these bytes as an image; None: none does. Whatever they are, nothing beyond them is read."""
+    cdef size_t n = len(image)
+    cdef uint8_t* copy = <uint8_t*>malloc(n if n else 1)
+    cdef Policy policy
+    cdef Reason reason
+    if copy == NULL:
+        raise MemoryError
+    try:
+        memcpy(copy, <const char*>image, n)
+        with nogil:
+            reason = policy_load(copy, n, &policy)
+        return None if reason == NULL else reason.decode()
+    finally:
+        free(copy)
+
+
+def probe_policy_area(PolicyImage image, uint32_t listener, host: bytes) -> int:
+    """Area index (place in the gateway file) that a Host names at a listener, -1: none."""
+    assert listener < image.policy.header.listeners.count
+    return policy_area(&image.policy, &image.policy.listeners[listener], <const uint8_t*><const char*>host, len(host))
+
+
+def probe_policy_never_touches(PolicyImage image, address: bytes, int plen) -> bool:
+    """Whether a never-block address lies inside a prefix; address: 16 bytes, plen in the 128-bit form."""
+    cdef Address a
+    assert len(address) == 16 and 0 <= plen <= 128
+    memcpy(a.bytes, <const char*>address, 16)
+    return policy_never_touches(&image.policy, &a, plen)

@@ -1,0 +1,84 @@
+"""The bytes of a policy image: the Python side of ext/policy.pxd.
+
+Owns formats and numbers, nothing else. Little-endian, natural alignment written out. tests/unit/test_policy.py compares
+every size and number with the core's.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+MAGIC: Final = b"SCRUBPOL"
+LAYOUT_VERSION: Final = 1
+NONE: Final = 0xFFFFFFFF
+AREA_WORDS: Final = 4
+U64_MAX: Final = 2**64 - 1
+
+# Sections in the order of PolicyHeader.
+SECTIONS: Final = (
+    "listeners",
+    "areas",
+    "hosts",
+    "origins",
+    "rules",
+    "area_rules",
+    "conditions",
+    "rungs",
+    "text",
+    "source",
+)
+
+SECTION = struct.Struct("<II")
+SPAN = struct.Struct("<II")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQ80x")
+LISTENER = struct.Struct("<IIII4QIII68x")
+AREA = struct.Struct("<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "328x")
+HOST = struct.Struct("<IIII")
+ORIGIN = struct.Struct("<IIII128sII40x")
+AREA_RULE = struct.Struct("<H")
+CONDITION = struct.Struct("<HBBB3xQIIIIQ")
+RUNG = struct.Struct("<BB6xQQQ")
+RULE = struct.Struct("<QIIIIIIIIII3QQQ4QIIQQQQ32x")
+
+MEASURES: Final = {
+    "observe": 0,
+    "throttle": 1,
+    "challenge": 2,
+    "tarpit": 3,
+    "deny": 4,
+    "drop": 5,
+    "block": 6,
+    "blackhole": 7,
+}
+KEYS: Final = {"client": 1, "prefix": 2, "fingerprint": 3, "account": 4, "path": 5, "host": 6, "area": 7}
+UNITS: Final = {"none": 0, "requests": 1, "bytes": 2, "connections": 3, "concurrent": 4, "origin_s": 5}
+CONDITIONS: Final = {
+    "method": 1,
+    "path": 2,
+    "host": 3,
+    "header": 4,
+    "query": 5,
+    "client": 6,
+    "fingerprint": 7,
+    "known": 8,
+    "account": 9,
+    "rush": 10,
+    "never": 11,
+}
+MATCHES: Final = {"exact": 0, "prefix": 1, "suffix": 2, "contains": 3, "present": 4}
+METHODS: Final = {
+    "other": 0,
+    "GET": 1,
+    "HEAD": 2,
+    "POST": 3,
+    "PUT": 4,
+    "DELETE": 5,
+    "OPTIONS": 6,
+    "PATCH": 7,
+}
+ACCOUNTS: Final = {"none": 0, "header": 1, "cookie": 2, "bearer": 3, "basic": 4}
+RUNG_VALID: Final = 1
+RUNG_EXPIRED: Final = 2
+AREA_RATELIMIT_FIELDS: Final = 1
+AREA_HOST_KEEP: Final = 2
