@@ -1,0 +1,1 @@
+"""Benchmarks, load tools and the demo. Nothing here is imported by the scrubber package."""

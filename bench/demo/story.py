@@ -1,0 +1,41 @@
+"""One line on what is happening now, from the phase and from what the gateway has done.
+
+Invariant: pure; it says only what the figures say.
+"""
+from bench.demo.figures import Figures
+from bench.demo.plan import KINDS, Plan
+from bench.load.tally import ATTEMPTED
+
+
+def now(plan: Plan, figures: Figures, at_s: float) -> str:
+    """What an onlooker would want to be told at this second."""
+    if at_s < 0:
+        return "starting"
+    if at_s < plan.calm.stop_s:
+        left = plan.calm.stop_s - at_s
+        return f"calm: {len(plan.people)} people browse, the gateway gets to know them; flood in {left:.0f} s"
+    if at_s < plan.flood.stop_s:
+        return _flood(plan, figures, at_s)
+    if at_s < plan.after.stop_s:
+        return f"the flood is over; {_blocked(figures)}, people go on"
+    return "over: counting"
+
+
+def _flood(plan: Plan, figures: Figures, at_s: float) -> str:
+    second = max(plan.flood.start_s, int(at_s) - 1)
+    attempts = figures.rows([kind.name for kind in KINDS], second, second + 1)[ATTEMPTED]
+    parts = [f"flood: {attempts:,} attempts/s from {sum(kind.addresses for kind in KINDS)} addresses"]
+    if at_s < plan.flood.start_s + 1:
+        parts.append("the gateway is finding out who")
+    if figures.samples:
+        parts.append(_blocked(figures))
+        if figures.samples[-1].rush:
+            parts.append("more newcomers than the origin can carry: they wait, people known from before do not")
+    if figures.acts:
+        parts.append(f"last: {figures.acts[-1].get('says', '')}")
+    return "; ".join(parts)
+
+
+def _blocked(figures: Figures) -> str:
+    blocks = figures.samples[-1].blocks if figures.samples else 0
+    return f"{blocks} sources are blocked" if blocks else "nobody is blocked"
