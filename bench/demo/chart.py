@@ -23,8 +23,8 @@ def draw(path: Path, plan: Plan, figures: Figures, report: dict[str, Any]) -> No
     success = [100 * share(len(good[second]), len(people[second])) for second in asked]
     figure, (top, middle, bottom, slow) = plt.subplots(
         4, 1, figsize=(11, 12), sharex=True, height_ratios=(3, 1.4, 3, 2), constrained_layout=True)
-    top.plot(seconds, [percentile(g, 0.99) for g in good], color="tab:red", label="p99")
-    top.plot(seconds, [percentile(g, 0.5) for g in good], color="tab:blue", label="p50")
+    top.plot(seconds, [max(percentile(g, 0.99), 0.1) for g in good], color="tab:red", label="p99")
+    top.plot(seconds, [max(percentile(g, 0.5), 0.1) for g in good], color="tab:blue", label="p50")
     top.set_ylabel("people: latency, ms")
     top.set_yscale("log")
     top.legend(loc="upper left")

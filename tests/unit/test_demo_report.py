@@ -19,10 +19,11 @@ from bench.demo import plan as plans
 from bench.demo import report, story
 from bench.demo.chart import draw as draw_chart
 from bench.demo.figures import Figures, Sample, percentile, share
-from bench.demo.gateway import area_limit, port_or_free, write_files
+from bench.demo.gateway import area_limit, port_or_free, sample_of, write_files
 from bench.demo.screen import Screen, closing, rates
 from bench.demo.site import build, expectations, password_is
 from bench.load.tally import COLUMNS
+from scrubber.admin import metrics
 
 PLAN = plans.draw(1, 140)
 LIMIT = report.AreaLimit(500, 500)
@@ -276,6 +277,19 @@ def test_the_screen_the_line_and_the_closing_table_say_what_is() -> None:
     figures.asked = 0
     closing(report.build(PLAN, figures, LIMIT, {}), console)
     assert "FAILED people were there" in console.export_text()
+
+
+def test_a_sample_reads_the_gateways_own_exposition() -> None:
+    text = metrics.Text()
+    text.counter("scrubber_served", "-", [({"area": "portal"}, 70)])
+    verdicts = [({"area": "portal", "verdict": word}, 10 + n) for n, word in enumerate(metrics.VERDICTS)]
+    text.counter("scrubber_verdicts", "-", verdicts)
+    dropped = [({"reason": "blocked"}, 1000), ({"reason": "cap_client"}, 200), ({"reason": "rule"}, 30)]
+    text.counter("scrubber_connections_dropped", "-", dropped)
+    text.gauge("scrubber_blocks", "-", [({}, 9)])
+    text.gauge("scrubber_rush", "-", [({"area": "portal"}, 1)])
+    sample = sample_of(str(text), 3.0)
+    assert sample == Sample(3.0, served=70, throttled=11, denied=14, dropped=1245, blocks=9, rush=True)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,9 @@ def test_loopback_is_allowed(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [str(ipaddress.IPv4Address(0)), "128.0.0.1", "126.255.255.255", "10.0.0.1", "192.168.1.1", "169.254.1.1", "8.8.8.8",
-     "224.0.0.1", "255.255.255.255", "::", "::2", "fe80::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::1%lo", "2001:db8::1",
-     "localhost", "example.org", "", "127.1", "2130706433", "127.0.0.1:80", "127.0.0.0/8", "127.0.0.01", " 127.0.0.1"],
+     "224.0.0.1", "255.255.255.255", "::", "::2", "fe80::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::1%lo",
+     "2001:db8::1", "localhost", "example.org", "", "127.1", "2130706433", "127.0.0.1:80",
+     "127.0.0.0/8", "127.0.0.01", " 127.0.0.1"],
 )  # fmt: skip
 def test_everything_else_is_refused(host: str) -> None:
     with pytest.raises(LoadRefused) as refused:
