@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -86,12 +85,17 @@ class Screen:
 
     def picture(self, at_s: float) -> Panel:
         """The whole screen."""
-        seconds = self.plan.seconds
-        bar = ProgressBar(total=seconds, completed=max(0.0, min(at_s, seconds)))
-        return Panel(
-            Group(bar, self._top(at_s), self._kinds(at_s), Text(self.story(at_s), style="bold")),
-            title=f"scrubber demo  {max(0, int(at_s))} of {seconds} s", border_style="cyan",
-        )
+        parts = (self._bar(at_s), "", self._top(at_s), "", self._kinds(at_s), "", Text(self.story(at_s), style="bold"))
+        title = f"scrubber demo  {max(0, min(int(at_s), self.plan.seconds))} of {self.plan.seconds} s"
+        return Panel(Group(*parts), title=title, border_style="cyan")
+
+    def _bar(self, at_s: float) -> Text:
+        """The run's seconds, the flood's in red, those to come dim."""
+        bar = Text()
+        for second in range(self.plan.seconds):
+            colour = "red" if self.plan.flood.start_s <= second < self.plan.flood.stop_s else "green"
+            bar.append("━━", style=colour if second < at_s else "bright_black")
+        return bar
 
     def _top(self, at_s: float) -> Table:
         asked, success, p50, p99 = self.people_now(at_s)
@@ -99,7 +103,7 @@ class Screen:
         gateway = rates(self.figures.samples)
         last = self.figures.samples[-1] if self.figures.samples else Sample(0.0)
         table = Table(expand=True, box=None, pad_edge=False)
-        for title in ("gateway", "a second", "in all", "people", "now", "in all"):
+        for title in ("gateway", "a second", "in all", "", "people", "now", "in all"):
             table.add_column(title, justify="left" if title in ("gateway", "people") else "right")
         style = "green" if success >= 0.999 else "red"
         people = [
@@ -112,7 +116,7 @@ class Screen:
         ours = [(name, f"{gateway[name]:,.0f}", f"{getattr(last, name):,}") for name in GATEWAY_COLUMNS]
         ours.append(("blocked", "", f"{last.blocks} sources"))
         for left, right in zip(ours, people, strict=True):
-            table.add_row(*left, *right)
+            table.add_row(*left, "", *right)
         return table
 
     def _kinds(self, at_s: float) -> Table:
