@@ -119,6 +119,7 @@ cdef uint8_t line_feed(Chunked* c) noexcept nogil:
         return CHUNK_TRAILER
     if c.state == CHUNK_BODY_LF:
         return CHUNK_SIZE
+    c.trailer_bytes += 1
     return CHUNK_TRAILER if c.state == CHUNK_TRAILER_LF else CHUNK_DONE
 
 

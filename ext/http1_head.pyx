@@ -94,7 +94,8 @@ cdef int request_line(const uint8_t* data, uint32_t end_at, uint32_t line_bytes_
     if p - line > line_bytes_max:
         return HTTP1_LINE_TOO_LONG
     rc = parse_line_end(p, end)
-    next_at[0] = <uint32_t>(p + 2 - data)
+    if rc == HTTP1_OK:
+        next_at[0] = <uint32_t>(p + 2 - data)
     return rc
 
 
@@ -261,7 +262,8 @@ cdef int status_line(const uint8_t* data, uint32_t end_at, uint32_t line_bytes_m
     out.reason.off = <uint32_t>(start - data)
     out.reason.len = <uint32_t>(p - start)
     rc = parse_line_end(p, end)
-    next_at[0] = <uint32_t>(p + 2 - data)
+    if rc == HTTP1_OK:
+        next_at[0] = <uint32_t>(p + 2 - data)
     return HTTP1_BAD_STATUS if rc == HTTP1_BAD_VERSION else rc
 
 

@@ -1,0 +1,190 @@
+"""Chunked bodies: framing, extensions, trailers; any split is read alike; differential runs against h11 and httptools."""
+
+from __future__ import annotations
+
+import random
+
+import h11
+import httptools
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scrubber import _native
+from tests.reference.hostile import CHUNKED_SEEDS, SPICE, mutated
+
+
+def read(data: bytes) -> tuple[str, bytes, int]:
+    outcome, body, consumed = _native.probe_chunked([data])
+    return str(outcome), bytes(body), int(consumed)
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"0\r\n\r\n", b""),
+        (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (b"5\r\nhello\r\nb\r\n world 1234\r\n000\r\n\r\n", b"hello world 1234"),
+        (b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
+        (b"00000000000000a1\r\n" + b"x" * 161 + b"\r\n0000000000000000\r\n\r\n", b"x" * 161),
+        (b"2;a\r\n\r\n\r\n0;b\r\n\r\n", b"\r\n"),
+        (b"1;a=b;c=d\r\nx\r\n0\r\n\r\n", b"x"),
+        (b'1;a="b;\\"\\\\ \t\xff";c\r\nx\r\n0\r\n\r\n', b"x"),
+        (b'1;a=""\r\nx\r\n0\r\n\r\n', b"x"),
+        (b"1\r\nx\r\n0\r\nX-Sum: 1\r\nVary:\r\nA:\t b \xff\r\n\r\n", b"x"),
+    ],
+)
+def test_sound_bodies(data: bytes, body: bytes) -> None:
+    assert read(data) == ("end", body, len(data))
+    assert read(data + b"GET / HTTP/1.1\r\n") == ("end", body, len(data))
+
+
+BAD_CHUNKS = [
+    b"\r\n", b"\n", b" 5\r\nhello\r\n", b"5 \r\nhello\r\n", b"5\t\r\nhello\r\n", b"+5\r\nhello\r\n", b"-5\r\nhello\r\n", b"0x5\r\nhello\r\n",
+    b"5h\r\nhello\r\n", b"g\r\n", b"5_\r\n", b"5\nhello\r\n", b"5\rhello\r\n", b"5\r\rhello\r\n", b"5\r\nhello\n0\r\n\r\n",
+    b"5\r\nhello\r0\r\n\r\n", b"5\r\nhello0\r\n\r\n", b"5\r\nhello!!\r\n0\r\n\r\n", b"5\r\nhello \r\n0\r\n\r\n", b"3\r\nfoo\r\n\r\n",
+    b"00000000000000000\r\n", b"00000000000000005\r\n", b"8000000000000000\r\n", b"ffffffffffffffff\r\n", b"10000000000000005\r\n",
+    b"5;\r\nhello\r\n", b"5;;a\r\n", b"5;a;\r\n", b"5;=b\r\n", b"5;a=\r\n", b"5;a=;b\r\n", b"5;a=b=c\r\n", b"5; a\r\n", b"5;a =b\r\n", b"5;a= b\r\n",
+    b"5;a b\r\n", b"5 ;a\r\n", b'5;a="b\r\n', b'5;a="b"c\r\n', b'5;a=b"c"\r\n', b'5;a="\x00"\r\n', b'5;a="\\\n"\r\n', b'5;"a"\r\n', b"5;a\x00\r\n",
+    b"5;a\n", b"5;a\xe4\r\n", b"5;a=\xe4\r\n", b"5;a,b\r\n", b"5,6\r\n", "\u0665\r\n".encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", BAD_CHUNKS)
+def test_bad_chunks(data: bytes) -> None:
+    assert read(data)[0] == "bad_chunk"
+
+
+BAD_TRAILERS = [
+    b" X: y\r\n", b"\tX: y\r\n", b": y\r\n", b"X : y\r\n", b"X\r\n", b"X: y\n", b"X: y\rz", b"X: \x00\r\n", b"X: \x0c\r\n", b"X: \x7f\r\n",
+    b"X[: y\r\n", b"X: y\r\n z\r\n", b"\n", b"\rX", b"Content-Length: 5\r\n", b"content-length: 5\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Host: b\r\n", b"Trailer: X\r\n", b"Connection: close\r\n", b"TE: x\r\n", b"Upgrade: x\r\n", b"Expect: x\r\n", b"Cookie: x\r\n",
+    b"Authorization: x\r\n", b"X-Forwarded-For: 1.2.3.4\r\n", b"Forwarded: for=1.2.3.4\r\n", b"X: y\r\nHost: b\r\n", b"Content_Length: 5\r\n",
+    b"X-Real-IP: 1.2.3.4\r\n", b"Range: x\r\n", b"GET / HTTP/1.1\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("trailer", BAD_TRAILERS)
+def test_bad_trailers(trailer: bytes) -> None:
+    assert read(b"1\r\nx\r\n0\r\n" + trailer + b"\r\n")[:2] == ("bad_trailer", b"x")
+
+
+def test_size_lines_are_bounded() -> None:
+    line = b"1;a=" + b"b" * (256 - 4 - 1)
+    assert read(line + b"\r\nx\r\n0\r\n\r\n")[0] == "end"
+    assert read(line + b"b\r\nx\r\n0\r\n\r\n")[0] == "bad_chunk"
+    assert read(b"1;a=" + b"b" * 4000)[0] == "bad_chunk"
+
+
+def test_trailers_are_bounded() -> None:
+    trailer = b"X: " + b"v" * 87 + b"\r\n"
+    assert read(b"0\r\n" + trailer * 44 + b"\r\n")[0] == "end"
+    assert read(b"0\r\n" + trailer * 45 + b"\r\n")[0] == "bad_trailer"
+
+
+def test_largest_chunk_is_waited_for() -> None:
+    assert read(b"7fffffffffffffff\r\nabc") == ("more", b"abc", 21)
+
+
+def test_the_answer_stays_after_the_end_and_after_a_refusal() -> None:
+    assert _native.probe_chunked([b"0\r\n\r\n", b"5\r\nhello"]) == ("end", b"", 5)
+    assert _native.probe_chunked([b"x", b"5\r\nhello"]) == ("bad_chunk", b"", 0)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    at = [0, *sorted(c for c in cuts if c <= len(data)), len(data)]
+    return [data[a:b] for a, b in zip(at, at[1:], strict=False)]
+
+
+BODIES = st.one_of(st.sampled_from(CHUNKED_SEEDS), mutated(CHUNKED_SEEDS))
+
+
+@given(BODIES, st.lists(st.integers(0, 80), max_size=20))
+@example(b"5\r\nhello\r\n0\r\nHost: a\r\n\r\n", list(range(40)))
+def test_any_split_is_read_alike(data: bytes, cuts: list[int]) -> None:
+    assert _native.probe_chunked(split(data, cuts)) == _native.probe_chunked([data])
+    assert _native.probe_chunked([bytes([b]) for b in data]) == _native.probe_chunked([data])
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.lists(st.integers(0, 3000), max_size=20))
+def test_round_trip(pieces: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    assert _native.probe_chunked(split(data, cuts)) == ("end", b"".join(pieces), len(data))
+
+
+REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def h11_reads(data: bytes) -> tuple[bytes, int] | None:
+    """(body, bytes consumed) of a whole chunked body; None: refused or incomplete."""
+    connection = h11.Connection(h11.SERVER)
+    body = b""
+    try:
+        connection.receive_data(REQUEST + data)
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return body, len(data) - len(connection.trailing_data[0])
+            elif not isinstance(event, h11.Request):
+                return None
+    except h11.RemoteProtocolError:
+        return None
+
+
+class Reader:
+    def __init__(self) -> None:
+        self.body = b""
+        self.messages = 0
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+
+
+def httptools_reads(data: bytes) -> bytes | None:
+    reader = Reader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(REQUEST + data)
+    except httptools.HttpParserError:
+        return None
+    return reader.body if reader.messages == 1 else None
+
+
+def agrees_with_others(data: bytes) -> bool:
+    """What was read to its end, others read to the same end and the same body."""
+    outcome, body, consumed = read(data)
+    if outcome != "end":
+        return False
+    assert h11_reads(data) == (body, consumed), data
+    assert httptools_reads(data[:consumed]) == body, data
+    return True
+
+
+@settings(max_examples=300)
+@given(mutated(CHUNKED_SEEDS))
+def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
+    agrees_with_others(data)
+
+
+def test_many_seeded_mutations() -> None:
+    """Twenty thousand altered bodies, the same ones in each run."""
+    random_ = random.Random(9112)
+    ended = 0
+    for _ in range(20_000):
+        data = bytearray(random_.choice(CHUNKED_SEEDS))
+        for _ in range(random_.choice((1, 1, 2))):
+            at = random_.randrange(len(data) + 1)
+            kind = random_.randrange(3)
+            if kind == 0:
+                data[at:at] = random_.choice(SPICE)
+            elif kind == 1:
+                del data[at : at + 1]
+            elif at < len(data):
+                data[at] = random_.randrange(256)
+        ended += agrees_with_others(bytes(data))
+    assert ended > 1_500  # else the mutations are too wild to say anything

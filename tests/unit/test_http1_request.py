@@ -1,0 +1,555 @@
+"""Request heads: what is taken, what is refused and by which name; differential runs against h11 and httptools."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import h11
+import httptools
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scrubber import _native
+from tests.reference.hostile import REQUEST_SEEDS, mutated
+
+BODY_NONE, BODY_LENGTH, BODY_CHUNKED = 0, 1, 2
+GET, HEAD, POST, OTHER = 1, 2, 3, 0
+HOST = b"Host: example.org\r\n"
+
+
+def outcome(data: bytes, **more: Any) -> str:
+    return str(_native.probe_request(data, **more)[0])
+
+
+def taken(data: bytes, **more: Any) -> dict[str, Any]:
+    name, fields = _native.probe_request(data, **more)
+    assert name == "ok", name
+    return dict(fields)
+
+
+def with_headers(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes = HOST) -> bytes:
+    return start + b"\r\n" + host + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+def test_fields_of_a_request() -> None:
+    data = b"POST /a/b?x=1&y=? HTTP/1.1\r\nHost: Example.org:8080\r\nX-A:\t v a l \t\r\nContent-Length: 12\r\nX-E:\r\n\r\nbody"
+    head = taken(data)
+    assert (head["method"], head["method_text"], head["minor"]) == (POST, b"POST", 1)
+    assert (head["target"], head["path"], head["query"]) == (b"/a/b?x=1&y=?", b"/a/b", b"x=1&y=?")
+    assert (head["host"], head["authority"]) == (b"Example.org", b"Example.org:8080")
+    assert (head["body"], head["content_length"], head["keep_alive"]) == (BODY_LENGTH, 12, True)
+    assert head["head_bytes"] == data.index(b"\r\n\r\n") + 4
+    assert [(name, value) for name, value, _, _ in head["headers"]] == [
+        (b"Host", b"Example.org:8080"),
+        (b"X-A", b"v a l"),
+        (b"Content-Length", b"12"),
+        (b"X-E", b""),
+    ]
+    assert head["first"][1] == 0
+    assert head["first"][2] == 2
+    assert head["first"][3] == -1
+
+
+def test_every_byte_that_a_value_may_hold() -> None:
+    for byte in [*range(0x21, 0x7F), *range(0x80, 0x100), 0x20, 0x09]:
+        head = taken(with_headers(b"X-A: a" + bytes([byte]) * 33 + b"b"))
+        assert head["headers"][1][1] == b"a" + bytes([byte]) * 33 + b"b"
+
+
+@pytest.mark.parametrize("pad", [0, 1, 15, 16, 17, 40])
+def test_no_control_in_a_value(pad: int) -> None:
+    for byte in [b for b in range(0x20) if b != 9] + [0x7F]:
+        found = outcome(with_headers(b"X-A: " + b"v" * pad + bytes([byte]) + b"w" * 20))
+        assert found == ("bad_line_end" if byte in {10, 13} else "bad_header_value"), byte
+
+
+TOKEN_BYTES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def test_names_are_tokens() -> None:
+    for byte in range(256):
+        expected = "ok" if byte in TOKEN_BYTES or byte == ord(":") else "bad_header_name"
+        assert outcome(with_headers(b"X" + bytes([byte]) + b"A: v")) == expected, byte
+
+
+def test_methods_are_tokens() -> None:
+    for byte in range(256):
+        found = outcome(with_headers(start=b"GE" + bytes([byte]) + b"T / HTTP/1.1"))
+        if byte == ord(" "):
+            assert found != "ok"
+        else:
+            assert found == ("ok" if byte in TOKEN_BYTES else "bad_method"), byte
+
+
+@pytest.mark.parametrize("pad", [0, 15, 16, 33])
+def test_targets_are_visible_ascii(pad: int) -> None:
+    for byte in range(256):
+        target = b"/" + b"a" * pad + b"?" + bytes([byte]) + b"b" * 17
+        found = outcome(with_headers(start=b"GET " + target + b" HTTP/1.1"))
+        sound = 0x21 <= byte <= 0x7E and byte != ord("#")
+        assert found in ({"ok"} if sound else {"bad_target", "bad_version"}), byte
+
+
+REFUSED = {
+    "empty method": (b" / HTTP/1.1\r\n", "bad_method"),
+    "method too long": (b"A" * 33 + b" / HTTP/1.1\r\n", "method_refused"),
+    "lower-case get": (b"get / HTTP/1.1\r\n", "method_refused"),
+    "mixed-case post": (b"PoST / HTTP/1.1\r\n", "method_refused"),
+    "connect": (b"CONNECT a:443 HTTP/1.1\r\n", "method_refused"),
+    "trace": (b"TRACE / HTTP/1.1\r\n", "method_refused"),
+    "space before the method": (b" GET / HTTP/1.1\r\n", "bad_method"),
+    "two spaces before the target": (b"GET  / HTTP/1.1\r\n", "bad_target"),
+    "two spaces before the version": (b"GET /  HTTP/1.1\r\n", "bad_version"),
+    "tab before the target": (b"GET\t/ HTTP/1.1\r\n", "bad_method"),
+    "tab before the version": (b"GET /\tHTTP/1.1\r\n", "bad_target"),
+    "trailing space": (b"GET / HTTP/1.1 \r\n", "bad_version"),
+    "HTTP/0.9": (b"GET /\r\n", "bad_version"),
+    "HTTP/0.9 spelled": (b"GET / HTTP/0.9\r\n", "version_unsupported"),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\n", "version_unsupported"),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\n", "version_unsupported"),
+    "HTTP/2": (b"GET / HTTP/2\r\n", "bad_version"),
+    "HTTP/1": (b"GET / HTTP/1\r\n", "bad_version"),
+    "HTTP/1.10": (b"GET / HTTP/1.10\r\n", "bad_version"),
+    "HTTP/01.1": (b"GET / HTTP/01.1\r\n", "bad_version"),
+    "lower-case http": (b"GET / http/1.1\r\n", "bad_version"),
+    "another protocol": (b"GET / ICE/1.0\r\n", "bad_version"),
+    "space in version": (b"GET / HTTP/ 1.1\r\n", "bad_version"),
+    "fragment": (b"GET /a#b HTTP/1.1\r\n", "bad_target"),
+    "no slash": (b"GET a HTTP/1.1\r\n", "bad_target"),
+    "authority form": (b"GET example.org:80 HTTP/1.1\r\n", "bad_target"),
+    "asterisk with GET": (b"GET * HTTP/1.1\r\n", "bad_target"),
+    "asterisk and more": (b"OPTIONS *a HTTP/1.1\r\n", "bad_target"),
+    "raw utf-8": ("GET /ä HTTP/1.1\r\n".encode(), "bad_target"),
+    "NUL": (b"GET /\0 HTTP/1.1\r\n", "bad_target"),
+    "DEL": (b"GET /\x7f HTTP/1.1\r\n", "bad_target"),
+    "backslash in path": (b"GET /a\\b HTTP/1.1\r\n", "bad_target"),
+    "another scheme": (b"GET ftp://example.org/ HTTP/1.1\r\n", "bad_target"),
+    "absolute, no host": (b"GET http:/// HTTP/1.1\r\n", "bad_target"),
+    "absolute, nothing": (b"GET http:// HTTP/1.1\r\n", "bad_target"),
+    "absolute, userinfo": (b"GET http://u@example.org/ HTTP/1.1\r\n", "bad_target"),
+    "absolute, bad port": (b"GET http://example.org:0/ HTTP/1.1\r\n", "bad_target"),
+    "absolute, query without path": (b"GET http://example.org?q HTTP/1.1\r\n", "bad_target"),
+    "absolute OPTIONS without path": (b"OPTIONS http://example.org HTTP/1.1\r\n", "bad_target"),
+    "absolute, another host": (b"GET http://other.org/ HTTP/1.1\r\n", "host_mismatch"),
+    "absolute, longer host": (b"GET http://example.org.evil/ HTTP/1.1\r\n", "host_mismatch"),
+    "absolute, another port": (b"GET http://example.org:81/ HTTP/1.1\r\n", "host_mismatch"),
+    "absolute https, port 80": (b"GET https://example.org:80/ HTTP/1.1\r\n", "host_mismatch"),
+    "bare LF": (b"GET / HTTP/1.1\n", "bad_line_end"),
+    "bare CR": (b"GET / HTTP/1.1\rX", "bad_line_end"),
+    "CR CR LF": (b"GET / HTTP/1.1\r\r\n", "bad_line_end"),
+    "two empty lines first": (b"\r\n\r\nGET / HTTP/1.1\r\n", "bad_line_end"),
+    "LF first": (b"\nGET / HTTP/1.1\r\n", "bad_line_end"),
+    "CR first": (b"\rGET / HTTP/1.1\r\n", "bad_line_end"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "bad_method"),
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), REFUSED.values(), ids=REFUSED)
+def test_refused_request_lines(line: bytes, reason: str) -> None:
+    assert outcome(line + HOST + b"\r\n") == reason
+
+
+REFUSED_HEADERS = {
+    "space before colon": ([b"X-A : v"], "bad_header_name"),
+    "tab before colon": ([b"X-A\t: v"], "bad_header_name"),
+    "empty name": ([b": v"], "bad_header_name"),
+    "no colon": ([b"X-A"], "bad_header_name"),
+    "bracket in name": ([b"X[A: v"], "bad_header_name"),
+    "obs-fold": ([b"X-A: v", b" w"], "obs_fold"),
+    "obs-fold by tab": ([b"X-A: v", b"\tw"], "obs_fold"),
+    "obs-fold of nothing": ([b"X-A: v", b" "], "obs_fold"),
+    "high byte in name": ([b"X-\xe4: v"], "bad_header_name"),
+    "CGI twin of X-Forwarded-For": ([b"X_Forwarded-for: 1.2.3.4"], "bad_header_name"),
+    "CGI twin of Content-Length": ([b"Content_Length: 4"], "bad_header_name"),
+    "CGI twin of Transfer-Encoding": ([b"Transfer_Encoding: chunked"], "bad_header_name"),
+    "length repeated": ([b"Content-Length: 4", b"Content-Length: 4"], "bad_content_length"),
+    "lengths differ": ([b"Content-Length: 4", b"content-length: 5"], "bad_content_length"),
+    "length listed": ([b"Content-Length: 4, 4"], "bad_content_length"),
+    "length signed": ([b"Content-Length: +4"], "bad_content_length"),
+    "length negative": ([b"Content-Length: -4"], "bad_content_length"),
+    "length negative zero": ([b"Content-Length: -0"], "bad_content_length"),
+    "length empty": ([b"Content-Length:"], "bad_content_length"),
+    "length hex": ([b"Content-Length: 0x4"], "bad_content_length"),
+    "length with space": ([b"Content-Length: 4 4"], "bad_content_length"),
+    "length with underscore": ([b"Content-Length: 1_0"], "bad_content_length"),
+    "length fraction": ([b"Content-Length: 4.0"], "bad_content_length"),
+    "length 2^63": ([b"Content-Length: 9223372036854775808"], "bad_content_length"),
+    "length 2^64+4": ([b"Content-Length: 18446744073709551620"], "bad_content_length"),
+    "length in other digits": (["Content-Length: \u0664".encode()], "bad_content_length"),
+    "length and chunked": ([b"Content-Length: 4", b"Transfer-Encoding: chunked"], "length_and_chunked"),
+    "chunked and length": ([b"Transfer-Encoding: chunked", b"Content-Length: 4"], "length_and_chunked"),
+    "identity": ([b"Transfer-Encoding: identity"], "bad_transfer_encoding"),
+    "gzip, chunked": ([b"Transfer-Encoding: gzip, chunked"], "bad_transfer_encoding"),
+    "chunked, gzip": ([b"Transfer-Encoding: chunked, gzip"], "bad_transfer_encoding"),
+    "chunked twice": ([b"Transfer-Encoding: chunked, chunked"], "bad_transfer_encoding"),
+    "chunked in two lines": ([b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], "bad_transfer_encoding"),
+    "xchunked": ([b"Transfer-Encoding: xchunked"], "bad_transfer_encoding"),
+    "quoted chunked": ([b'Transfer-Encoding: "chunked"'], "bad_transfer_encoding"),
+    "comma first": ([b"Transfer-Encoding: , chunked"], "bad_transfer_encoding"),
+    "comma last": ([b"Transfer-Encoding: chunked,"], "bad_transfer_encoding"),
+    "parameter": ([b"Transfer-Encoding: chunked;q=1"], "bad_transfer_encoding"),
+    "empty coding": ([b"Transfer-Encoding:"], "bad_transfer_encoding"),
+    "vertical tab": ([b"Transfer-Encoding: \x0bchunked"], "bad_header_value"),
+    "host repeated": ([b"Host: example.org"], "duplicate_host"),
+    "other host": ([b"Host: other.org"], "duplicate_host"),
+    "connection names host": ([b"Connection: close, Host"], "bad_connection"),
+    "connection names length": ([b"Content-Length: 3", b"Connection: content-length"], "bad_connection"),
+    "connection names coding": ([b"Connection: transfer-encoding"], "bad_connection"),
+    "connection names cookie": ([b"Connection: cookie"], "bad_connection"),
+    "connection names authorization": ([b"Connection: Authorization"], "bad_connection"),
+    "connection names x-forwarded-for": ([b"Connection: X-Forwarded-For"], "bad_connection"),
+    "connection names forwarded": ([b"Connection: forwarded"], "bad_connection"),
+    "connection names content-type": ([b"Connection: Content-Type"], "bad_connection"),
+    "connection names cache-control": ([b"Connection: cache-control"], "bad_connection"),
+    "connection names itself": ([b"Connection: connection"], "bad_connection"),
+    "connection is no token": ([b"Connection: a b"], "bad_connection"),
+    "connection is quoted": ([b'Connection: "close"'], "bad_connection"),
+    "connection names too much": ([b"Connection: " + b",".join(b"a%d" % i for i in range(17))], "bad_connection"),
+    "expect something": ([b"Expect: 200-ok"], "bad_expect"),
+    "expect twice": ([b"Expect: 100-continue, x"], "bad_expect"),
+    "expect in two lines": ([b"Expect: 100-continue", b"Expect: y"], "bad_expect"),
+    "expect nothing": ([b"Expect:"], "bad_expect"),
+    "upgrade is no token": ([b"Connection: upgrade", b"Upgrade: web socket"], "bad_upgrade"),
+    "upgrade to nothing": ([b"Connection: upgrade", b"Upgrade:"], "bad_upgrade"),
+    "upgrade with an empty version": ([b"Connection: upgrade", b"Upgrade: h2c/"], "bad_upgrade"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "reason"), REFUSED_HEADERS.values(), ids=REFUSED_HEADERS)
+def test_refused_headers(lines: list[bytes], reason: str) -> None:
+    assert outcome(with_headers(*lines)) == reason
+
+
+REFUSED_LINE_ENDS = {
+    "LF after a header": b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+    "LF at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "LF LF": b"GET / HTTP/1.1\nHost: a\n\n",
+    "CR in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n",
+    "CR after a header": b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n",
+    "CR and something at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n",
+    "CR CR LF": b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", REFUSED_LINE_ENDS.values(), ids=REFUSED_LINE_ENDS)
+def test_refused_line_ends(data: bytes) -> None:
+    assert outcome(data) == "bad_line_end"
+
+
+BAD_HOSTS = [
+    b"", b":80", b"a:", b"a:0", b"a:65536", b"a:99999", b"a:000080", b"a:+80", b"a:8 0", b"a:80:80", b"a b", b"a,b", b"u@a", b"u:p@a",
+    b"a/b", b"a?b", b"a#b", b"a\\b", b"http://a", b"a..b", b".a", b".", b"..", b"a%20b", b"a;b", b"a=b", b"(a)", b"<a>", b'"a"', b"a\xe4", b"[",
+    b"[]", b"[::1", b"::1", b"[1.2.3.4]", b"[::1]a", b"[::1]:", b"[::1]:0", b"[fe80::1%25eth0]", b"[v1.a]", b"[::g]", b"a]", b"*", b"*.a",
+    b"a\tb", b"a" * 256, b"a:b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+@pytest.mark.parametrize("minor", [b"0", b"1"])
+def test_bad_hosts(host: bytes, minor: bytes) -> None:
+    assert outcome(b"GET / HTTP/1." + minor + b"\r\nHost: " + host + b"\r\n\r\n") == "bad_host"
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"a", b"a"),
+        (b"A.b-c_d.", b"A.b-c_d."),
+        (b"a:1", b"a"),
+        (b"a:65535", b"a"),
+        (b"a:080", b"a"),
+        (b"1.2.3.4:80", b"1.2.3.4"),
+        (b"[::1]", b"[::1]"),
+        (b"[2001:db8::1]:443", b"[2001:db8::1]"),
+        (b"a" * 255, b"a" * 255),
+    ],
+)
+def test_good_hosts(host: bytes, name: bytes) -> None:
+    head = taken(b"GET / HTTP/1.1\r\nHost:" + host + b"\r\n\r\n")
+    assert (head["host"], head["authority"]) == (name, host)
+
+
+def test_missing_host() -> None:
+    assert outcome(b"GET / HTTP/1.1\r\n\r\n") == "missing_host"
+    assert outcome(b"GET http://a/ HTTP/1.1\r\n\r\n") == "missing_host"
+    assert taken(b"GET / HTTP/1.0\r\n\r\n")["host"] == b""
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "reduced", "path", "query"),
+    [
+        (b"http://example.org/", b"example.org", b"/", b"/", b""),
+        (b"HTTP://Example.ORG/a?b", b"example.org:80", b"/a?b", b"/a", b"b"),
+        (b"http://example.org", b"example.org", b"/", b"/", b""),
+        (b"http://example.org:80//x", b"example.org", b"//x", b"//x", b""),
+        (b"https://example.org/", b"example.org", b"/", b"/", b""),
+        (b"https://example.org:443/", b"example.org", b"/", b"/", b""),
+        (b"http://[::1]:81/x", b"[::1]:81", b"/x", b"/x", b""),
+    ],
+)
+def test_absolute_form_is_reduced(target: bytes, host: bytes, reduced: bytes, path: bytes, query: bytes) -> None:
+    head = taken(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert (head["target"], head["path"], head["query"], head["authority"]) == (reduced, path, query, host)
+
+
+def test_absolute_form_names_the_host_of_http10() -> None:
+    head = taken(b"GET http://example.org:81/x HTTP/1.0\r\n\r\n")
+    assert (head["host"], head["authority"]) == (b"example.org", b"example.org:81")
+
+
+def test_asterisk_form() -> None:
+    head = taken(with_headers(start=b"OPTIONS * HTTP/1.1"))
+    assert (head["target"], head["path"], head["query"]) == (b"*", b"*", b"")
+
+
+def test_one_empty_line_first_is_overlooked() -> None:
+    data = b"\r\n" + with_headers()
+    assert taken(data)["head_bytes"] == len(data)
+
+
+def test_other_methods_pass() -> None:
+    for method in (b"PURGE", b"M-SEARCH", b"A" * 32, b"G3T"):
+        head = taken(with_headers(start=method + b" / HTTP/1.1"))
+        assert (head["method"], head["method_text"]) == (OTHER, method)
+
+
+@pytest.mark.parametrize(
+    ("minor", "connection", "keep_alive"),
+    [
+        (b"1", b"", True),
+        (b"1", b"Connection: close\r\n", False),
+        (b"1", b"Connection: CLOSE\r\n", False),
+        (b"1", b"Connection: keep-alive, close\r\n", False),
+        (b"1", b"Connection: a\r\nConnection: ,, close ,\r\n", False),
+        (b"1", b"Connection: closed\r\n", True),
+        (b"1", b"Connection:\r\n", True),
+        (b"0", b"", False),
+        (b"0", b"Connection: Keep-Alive\r\n", True),
+        (b"0", b"Connection: keep-alive, close\r\n", False),
+    ],
+)
+def test_keep_alive(minor: bytes, connection: bytes, keep_alive: bool) -> None:
+    assert taken(b"GET / HTTP/1." + minor + b"\r\nHost: a\r\n" + connection + b"\r\n")["keep_alive"] is keep_alive
+
+
+def test_hop_by_hop_fields_are_flagged() -> None:
+    lines = [b"Connection: X-A, te", b"x-a: 1", b"X-A: 2", b"X-AB: 3", b"TE: trailers", b"Keep-Alive: 5", b"Proxy-Connection: x",
+             b"Trailer: x", b"Upgrade: y", b"Proxy-Authorization: z", b"Accept: w"]  # fmt: skip
+    head = taken(with_headers(*lines))
+    hop = {name for name, _, _, flag in head["headers"] if flag}
+    assert hop == {b"Connection", b"x-a", b"X-A", b"TE", b"Keep-Alive", b"Proxy-Connection", b"Trailer", b"Upgrade", b"Proxy-Authorization"}
+
+
+def test_bodies() -> None:
+    assert taken(with_headers(b"Transfer-Encoding: Chunked"))["body"] == BODY_CHUNKED
+    assert taken(with_headers(b"Content-Length: 0"))["body"] == BODY_LENGTH
+    assert taken(with_headers(b"Content-Length:\t007 \t"))["content_length"] == 7
+    assert taken(with_headers(b"Content-Length: 9223372036854775807"))["content_length"] == 2**63 - 1
+    assert taken(with_headers(start=b"POST / HTTP/1.1"))["body"] == BODY_NONE
+    assert outcome(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n") == "bad_transfer_encoding"
+
+
+def test_expect_and_upgrade() -> None:
+    assert taken(with_headers(b"Expect: 100-Continue", b"Content-Length: 1"))["expect_continue"]
+    assert taken(with_headers(b"Expect: 100-continue", b"Transfer-Encoding: chunked"))["expect_continue"]
+    assert not taken(with_headers(b"Expect: 100-continue"))["expect_continue"]
+    assert not taken(b"GET / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")["expect_continue"]
+    assert taken(with_headers(b"Connection: Upgrade", b"Upgrade: websocket, h2c/1.0"))["upgrade"]
+    assert not taken(with_headers(b"Upgrade: websocket"))["upgrade"]
+    assert not taken(with_headers(b"Connection: Upgrade"))["upgrade"]
+    assert not taken(b"GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")["upgrade"]
+
+
+def test_names_are_found_in_any_case() -> None:
+    data = with_headers(b"X-Api-Key: 1", b"x-api-key: 2", b"X-Api-Keys: 3")
+    assert _native.probe_find(data, b"x-api-key") == 1
+    assert _native.probe_find(data, b"X-API-KEY", 2) == 2
+    assert _native.probe_find(data, b"x-api-key", 3) == -1
+    assert _native.probe_find(data, b"x-api-kez") == -1
+
+
+class TestLimits:
+    def test_request_line(self) -> None:
+        line = b"GET /" + b"a" * 85 + b" HTTP/1.1"
+        data = with_headers(start=line)
+        assert outcome(data, limits=(len(line), 16384, 128)) == "ok"
+        assert outcome(data, limits=(len(line) - 1, 16384, 128)) == "line_too_long"
+        assert outcome(b"GET /" + b"a" * 200, limits=(100, 16384, 128)) == "line_too_long"
+        assert outcome(b"GET /" + b"a" * 90, limits=(100, 16384, 128)) == "more"
+
+    def test_header_line(self) -> None:
+        line = b"X-A: " + b"v" * 95
+        assert outcome(with_headers(line), limits=(100, 16384, 128)) == "ok"
+        assert outcome(with_headers(line), limits=(99, 16384, 128)) == "head_too_large"
+
+    def test_head(self) -> None:
+        data = with_headers(b"X-A: " + b"v" * 100)
+        assert outcome(data + b"body", limits=(8192, len(data), 128)) == "ok"
+        assert outcome(data, limits=(8192, len(data) - 1, 128)) == "head_too_large"
+        assert outcome(data[:-1], limits=(8192, len(data) - 1, 128)) == "head_too_large"
+        assert outcome(data[:-2], limits=(8192, len(data) - 1, 128)) == "more"
+
+    def test_count(self) -> None:
+        data = with_headers(*[b"X-%d: v" % i for i in range(9)])
+        assert outcome(data, limits=(8192, 16384, 10)) == "ok"
+        assert outcome(data, limits=(8192, 16384, 9)) == "too_many_headers"
+
+    def test_hard_caps_hold_whatever_the_limits_say(self) -> None:
+        boundless = (2**32 - 1, 2**32 - 1, 2**32 - 1)
+        assert outcome(with_headers(*[b"X-%d: v" % i for i in range(127)]), limits=boundless) == "ok"
+        assert outcome(with_headers(*[b"X-%d: v" % i for i in range(128)]), limits=boundless) == "too_many_headers"
+        assert outcome(with_headers(b"X: " + b"v" * 16384), limits=boundless) == "head_too_large"
+        assert outcome(b"GET /" + b"v" * 20000, limits=boundless) == "line_too_long"
+
+
+def test_statuses() -> None:
+    answers = _native.HTTP1_STATUS
+    assert {reason: status for reason, status in answers.items() if status != 400} == {
+        "version_unsupported": 505,
+        "line_too_long": 414,
+        "head_too_large": 431,
+        "too_many_headers": 431,
+        "method_refused": 501,
+        "bad_expect": 417,
+        "bad_status": 502,
+    }
+
+
+# How it came
+
+
+SEEDS = st.sampled_from(REQUEST_SEEDS)
+
+
+@given(SEEDS, st.lists(st.integers(0, 400), max_size=12), st.binary(max_size=40))
+def test_pieces_are_read_as_the_whole(data: bytes, cuts: list[int], after: bytes) -> None:
+    whole = _native.probe_request(data + after)
+    cut = sorted(c for c in cuts if c < len(data + after))
+    pieces = _native.probe_request(data + after, cuts=cut)
+    assert pieces == whole
+
+
+@pytest.mark.parametrize("data", REQUEST_SEEDS)
+def test_byte_by_byte(data: bytes) -> None:
+    assert _native.probe_request(data, cuts=list(range(len(data)))) == _native.probe_request(data)
+
+
+@given(SEEDS, st.binary(max_size=64))
+def test_nothing_after_the_head_has_a_say(data: bytes, after: bytes) -> None:
+    assert _native.probe_request(data + after) == _native.probe_request(data)
+
+
+@given(SEEDS, st.integers(0, 400))
+def test_a_part_of_a_sound_head_is_never_taken_nor_refused(data: bytes, cut: int) -> None:
+    assert outcome(data[: min(cut, len(data) - 1)]) == "more"
+
+
+# What others say
+
+
+def h11_reads(data: bytes) -> h11.Request | None:
+    connection = h11.Connection(h11.SERVER)
+    try:
+        connection.receive_data(data)
+        event = connection.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    assert event is h11.NEED_DATA or isinstance(event, h11.Request)
+    return event if isinstance(event, h11.Request) else None
+
+
+def without_first_line(data: bytes) -> bytes:
+    """RFC 9112 2.2: an empty line before the request line SHOULD be overlooked. We do; h11 does not."""
+    return data.removeprefix(b"\r\n")
+
+
+def agrees_with_h11(data: bytes) -> bool:
+    """Nothing that h11 refuses is taken; what is taken has the same parts. True: it was taken."""
+    name, head = _native.probe_request(data)
+    if name != "ok":
+        return False
+    request = h11_reads(without_first_line(data[: head["head_bytes"]]))
+    assert request is not None, data
+    assert request.method == head["method_text"]
+    assert request.target.endswith(head["target"]) or head["target"] == b"/"
+    assert request.http_version == b"1.%d" % head["minor"]
+    ours = [(field.lower(), value) for field, value, _, _ in head["headers"]]
+    theirs = list(request.headers)
+    if head["body"] == BODY_LENGTH:  # h11 writes the length anew
+        ours, theirs = ([(f, v) for f, v in fields if f != b"content-length"] for fields in (ours, theirs))
+    if head["body"] == BODY_CHUNKED:
+        ours = [(f, v.lower() if f == b"transfer-encoding" else v) for f, v in ours]
+    assert theirs == ours
+    return True
+
+
+class Reader:
+    """What httptools (llhttp) calls back."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def on_headers_complete(self) -> None:
+        self.done = True
+
+
+LLHTTP_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"}
+
+
+def agrees_with_httptools(data: bytes) -> bool:
+    """Nothing that llhttp refuses is taken, for methods that it knows."""
+    name, head = _native.probe_request(data)
+    if name != "ok" or head["method_text"] not in LLHTTP_METHODS:
+        return False
+    reader = Reader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(data[: head["head_bytes"]])
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise AssertionError(f"llhttp refuses what was taken: {error}: {data!r}") from error
+    assert reader.done, data
+    assert parser.get_method() == head["method_text"]
+    assert parser.get_http_version() == f"1.{head['minor']}"
+    return True
+
+
+@settings(max_examples=300)
+@given(mutated(REQUEST_SEEDS))
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x0c\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n")
+@example(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n")
+def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
+    agrees_with_h11(data)
+    agrees_with_httptools(data)
+
+
+BITS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\0", b"\x0b", b"\x0c", b"\x7f", b"\xff", b"\x85", b"HTTP/1.1", b"chunked", b"0", b"-", b"+",
+        b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"/", b"?", b"#", b"[", b"@", b'"', b"\\",
+        b"A", b"http://a", b"*"]  # fmt: skip
+
+
+def test_many_seeded_mutations() -> None:
+    """Thirty thousand altered heads, the same ones in each run."""
+    random_ = random.Random(9112)
+    taken_by_us = 0
+    for _ in range(30_000):
+        data = bytearray(random_.choice(REQUEST_SEEDS))
+        for _ in range(random_.choice((1, 1, 1, 2, 3))):
+            at = random_.randrange(len(data) + 1)
+            kind = random_.randrange(4)
+            if kind == 0:
+                data[at:at] = random_.choice(BITS)
+            elif kind == 1:
+                del data[at : at + random_.choice((1, 1, 2, 8))]
+            elif kind == 2 and at < len(data):
+                data[at] = random_.randrange(256)
+            else:
+                end = at + random_.randrange(30)
+                data[at:at] = data[at:end]
+        taken_by_us += agrees_with_h11(bytes(data))
+        agrees_with_httptools(bytes(data))
+    assert taken_by_us > 3_000  # else the mutations are too wild to say anything
