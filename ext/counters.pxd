@@ -50,3 +50,5 @@ cdef struct Totals:
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil
+# Longest time that a bucket holds (the last one holds all that is longer).
+cdef uint64_t latency_bound_ns(uint32_t bucket) noexcept nogil

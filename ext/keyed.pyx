@@ -70,3 +70,7 @@ cdef uint64_t siphash_pair(const HashKey* key, uint64_t a, uint64_t b) noexcept 
     sip_word(&s, b)
     sip_word(&s, <uint64_t>16 << 56)
     return sip_end(&s)
+
+
+cdef uint64_t address_key(const HashKey* key, const Address* a) noexcept nogil:
+    return siphash(key, a.bytes, 16)

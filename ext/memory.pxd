@@ -42,6 +42,8 @@ cdef struct Control:
 cdef struct Shared:
     int32_t slot
     uint32_t workers
+    HashKey secret              # copied when mapped: use this one, nobody can change it later
+    uint64_t count_mask         # buckets - 1 of the count cells behind each Gauges
     Control* control
     Limiter limiter
     Ladder ladder
@@ -50,3 +52,26 @@ cdef struct Shared:
     Totals* totals[64]          # WORKERS_MAX
     Gauges* gauges[64]
     Ring rings[64]
+
+# A region's size in bytes and how it divides; False: no such kind, or sizes beyond reason.
+cdef struct RegionPlan:
+    uint64_t capacity           # rounded up to a power of two
+    uint64_t slot_bytes
+    uint64_t payload_bytes
+    uint32_t slots
+
+cdef bint region_plan(uint32_t kind, uint64_t capacity, uint32_t slots, RegionPlan* out) noexcept nogil
+# A new case id: 64 bits that nobody can guess or count up.
+cdef uint64_t case_next(Shared* s, uint64_t now_ns) noexcept nogil
+# The supervisor's round: blocks counted anew, known clients that are blocked with them, a piece of the known clients' table looked through.
+# at: where in that table; returns where to go on.
+cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nogil
+
+cdef class Memory:
+    cdef Shared shared
+    cdef void* maps[9]          # REGIONS
+    cdef uint64_t map_bytes[9]
+    cdef uint64_t gauges_slot_bytes
+    cdef uint64_t sweep_at
+    cdef readonly uint64_t ring_resyncs     # times that a ring's numbers made no sense
+    cdef Shared* pointer(self) noexcept nogil
