@@ -54,7 +54,8 @@ cdef bint blocks_match_key(Blocks* t, const HashKey* secret, uint8_t kind, uint6
 cdef int blocks_put(Blocks* t, const HashKey* secret, const BlockEntry* wanted, uint64_t ttl_max_ns, uint64_t blocks_max,
                     uint64_t now_ns) noexcept nogil
 # Lift all blocks of a source, whatever their areas. False: there was none.
-cdef bint blocks_remove(Blocks* t, const HashKey* secret, uint8_t kind, uint8_t plen, const Address* a, uint64_t now_ns) noexcept nogil
+cdef bint blocks_remove(Blocks* t, const HashKey* secret, uint8_t kind, uint8_t plen, const Address* a,
+                        uint64_t now_ns) noexcept nogil
 # One refused connection or request more, on the entry that found is a copy of.
 cdef void blocks_hit(Blocks* t, const HashKey* secret, const BlockEntry* found) noexcept nogil
 # Copy entry number i (i < (bucket_mask + 1) * BLOCKS_BUCKET) where it is in force.
