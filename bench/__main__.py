@@ -1,0 +1,65 @@
+"""`python -m bench [SCENARIO …] --runs N`: Scrubber, nginx and HAProxy side by side; writes its results to bench/.
+
+`--smoke`: a few hundred requests a scenario, into a scratch directory: whether everything still works, no figures.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from bench.load.guard import LoadRefused
+from bench.macro.measure import Effort, measure
+from bench.macro.report import machine, results, write
+from bench.macro.scenarios import SCENARIOS
+from bench.macro.systems import SYSTEMS, BenchError, program
+
+HERE = Path(__file__).parent
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.option("--runs", type=click.IntRange(1, 100), default=5, show_default=True, help="Paired rounds a scenario.")
+@click.option("--smoke", is_flag=True, help="A few hundred requests each; figures are not kept.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, help="Where results go.")
+@click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Only these (default: all).")
+def main(scenarios: tuple[str, ...], runs: int, smoke: bool, out: Path, systems: tuple[str, ...]) -> None:
+    """Measure SCENARIOS (default: all) against nginx and HAProxy on this machine."""
+    chosen = [SCENARIOS[name] for name in scenarios or SCENARIOS]
+    wanted = systems or SYSTEMS
+    missing = [name for name in ("nginx", "haproxy", "wrk", "taskset") if not installed(name)]
+    if missing and smoke:
+        click.echo(f"bench-smoke skipped: not installed: {', '.join(missing)}", err=True)
+        return
+    about = machine()
+    try:
+        effort = Effort.smoke() if smoke else Effort.full()
+        found = measure(chosen, wanted, 1 if smoke else runs, effort, lambda line: click.echo(line, err=True))
+        tree = results(found, wanted, about)
+    except (BenchError, LoadRefused) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    if smoke:
+        with tempfile.TemporaryDirectory() as scratch:
+            write(tree, Path(scratch))
+        click.echo(f"bench-smoke: {', '.join(s.name for s in chosen)}: well")
+        return
+    write(tree, out)
+    click.echo(f"written: {out / 'RESULTS.md'}, {out / 'results.json'}")
+    for warning in tree["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def installed(name: str) -> bool:
+    try:
+        program(name)
+    except BenchError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""People: a browser's GETs on kept connections, all let through, under limits that are asked and never reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.load.guard import Bounds
+from bench.macro.load import Outcome, wrk
+from bench.macro.scenario import Scenario, mostly
+
+CONNECTIONS = 64
+
+
+def load(port: int, bounds: Bounds, core: int) -> Outcome:
+    return wrk(port, CONNECTIONS, bounds, core)
+
+
+def complaint(outcome: Outcome) -> str:
+    served = mostly(outcome.good, outcome.requests) and outcome.errors * 200 <= outcome.requests
+    return "" if served else "not every request was served"
+
+
+CLEAN = Scenario(
+    name="clean",
+    title="Clean GET, 64 keep-alive connections",
+    method="A browser's GET of a page of about 1 KB on 64 kept connections; every request passes a limit a client, "
+    "an area-wide limit and a connection cap, and is logged.",
+    configs=Path(__file__).parent,
+    load=load,
+    complaint=complaint,
+)

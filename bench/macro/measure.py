@@ -1,0 +1,144 @@
+"""One run of one system under one scenario, and the paired rounds of them.
+
+Invariants: in each round every system runs once, one after the other, each freshly started on the proxy's core while
+load and origin have the other; figures are differences over the load alone, after a warm-up; an outcome that a scenario
+does not accept is an error, never a row.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.load.guard import Bounds
+from bench.macro.load import Outcome
+from bench.macro.procs import CoreTime, core_time, cores, cpu_ns, descendants
+from bench.macro.scenario import Scenario
+from bench.macro.systems import BenchError, origin, system
+
+METRICS = {
+    "cpu_us": "µs a request",
+    "core_busy_us": "µs a request",
+    "throughput_per_s": "requests a second",
+    "latency_ms_p50": "ms",
+    "latency_ms_p99": "ms",
+}
+FOREIGN_MAX = 0.05  # share of the proxy's core that others may take before a run is called disturbed
+STEAL_MAX = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much a run does."""
+
+    warm: Bounds
+    load: Bounds
+
+    @staticmethod
+    def full() -> Effort:
+        return Effort(Bounds(2_000_000, 1), Bounds(2_000_000, 6))
+
+    @staticmethod
+    def smoke() -> Effort:
+        return Effort(Bounds(100, 1), Bounds(300, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one system did in one round."""
+
+    outcome: Outcome
+    cpu_ns: int  # of the proxy's processes
+    core_ns: int  # the proxy's core was busy, whoever made it so
+    steal_ns: int
+    wall_ns: int
+
+    def metrics(self) -> dict[str, float]:
+        found = {
+            "cpu_us": self.cpu_ns / 1e3 / self.outcome.requests,
+            "core_busy_us": self.core_ns / 1e3 / self.outcome.requests,
+            "throughput_per_s": self.outcome.requests / self.outcome.seconds,
+        }
+        if self.outcome.latency_ms_p99:
+            found["latency_ms_p50"] = self.outcome.latency_ms_p50
+            found["latency_ms_p99"] = self.outcome.latency_ms_p99
+        return found
+
+    def disturbance(self) -> str:
+        """What else had the proxy's core meanwhile; empty where it had it to itself."""
+        said = []
+        steal = self.steal_ns / max(self.wall_ns, 1)
+        if steal > STEAL_MAX:
+            said.append(f"{steal:.0%} of the core was stolen")
+        # Softirq work for the proxy's own sockets escapes its account: up to as much as the proxy itself is expected.
+        foreign = (self.core_ns - 2 * self.cpu_ns) / max(self.wall_ns, 1)
+        if foreign > FOREIGN_MAX:
+            said.append(f"others had {foreign:.0%} of the core")
+        return ", ".join(said)
+
+
+@dataclass(slots=True)
+class Rounds:
+    """All runs of a scenario: round i of each system stands at index i."""
+
+    scenario: Scenario
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        return [
+            f"{self.scenario.name}, {name}, round {i + 1}: {said}"
+            for name, runs in self.runs.items()
+            for i, run in enumerate(runs)
+            if (said := run.disturbance())
+        ]
+
+
+def difference(before: CoreTime, after: CoreTime) -> tuple[int, int, int]:
+    """Busy, steal and wall time between two readings of a core, ns."""
+    busy, steal = after.busy_ns - before.busy_ns, after.steal_ns - before.steal_ns
+    return busy, steal, busy + steal + after.idle_ns - before.idle_ns
+
+
+def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, effort: Effort) -> Run:
+    """Start the system, warm it up, measure it under load, end it."""
+    proxy_core, load_core = cores()
+    with system(name, scenario.configs, scratch, origin_port, proxy_core) as running:
+        scenario.prepare(running)
+        scenario.load(running.port, effort.warm, load_core)
+        pids = descendants(running.process.pid)
+        core_before, cpu_before = core_time(proxy_core), cpu_ns(pids)
+        outcome = scenario.load(running.port, effort.load, load_core)
+        cpu_after, core_after = cpu_ns(pids), core_time(proxy_core)
+        if pids != descendants(running.process.pid):
+            raise BenchError(f"{name}: processes came or went during the run", "look into its log")
+    if complaint := scenario.complaint(outcome):
+        raise BenchError(f"{scenario.name}, {name}: {complaint}: {outcome}")
+    busy, steal, wall = difference(core_before, core_after)
+    return Run(outcome, cpu_after - cpu_before, busy, steal, wall)
+
+
+def measure(
+    scenarios: Sequence[Scenario], systems: Sequence[str], rounds: int, effort: Effort, tell: Callable[[str], None]
+) -> list[Rounds]:
+    """Every scenario in paired rounds: A B C, A B C, …"""
+    found = []
+    _, load_core = cores()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        scratch = Path(directory)
+        scratch.chmod(0o755)  # a system that drops to another user must reach its own files
+        with origin(scratch, load_core) as origin_port:
+            for scenario in scenarios:
+                record = Rounds(scenario, {name: [] for name in systems})
+                for i in range(rounds):
+                    for name in systems:
+                        run = run_once(scenario, name, origin_port, scratch, effort)
+                        record.runs[name].append(run)
+                        figures = run.metrics()
+                        tell(
+                            f"{scenario.name} {i + 1}/{rounds} {name}: {figures['cpu_us']:.1f} µs a request, "
+                            f"{figures['throughput_per_s']:.0f}/s"
+                        )
+                found.append(record)
+    return found

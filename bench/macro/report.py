@@ -1,0 +1,204 @@
+"""What is written of a measurement: results.json, RESULTS.md, a plot. Rendered, never typed.
+
+Invariant: every number of RESULTS.md and of the plot comes from the rows of results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.macro.measure import METRICS, Rounds
+from bench.macro.procs import cores
+from bench.macro.stats import paired_ratio
+from bench.macro.systems import version
+
+OURS = "scrubber"
+
+
+def rows_of(rounds: Rounds) -> list[dict[str, Any]]:
+    """The rows of a scenario: a system and a metric each. Ours have `ratio_to` and its 95 % interval, `ratio_95`."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for name, runs in rounds.runs.items():
+        for run in runs:
+            for metric, value in run.metrics().items():
+                values.setdefault((name, metric), []).append(value)
+    rows = []
+    for (name, metric), measured in values.items():
+        row: dict[str, Any] = {
+            "scenario": rounds.scenario.name,
+            "system": name,
+            "metric": metric,
+            "unit": METRICS[metric],
+            "value": median(measured),
+            "min": min(measured),
+            "max": max(measured),
+            "runs": len(measured),
+            "values": measured,
+            "ratio_to": {},
+        }
+        if name == OURS:
+            ratios = {
+                other: paired_ratio(measured, values[other, metric])
+                for other in rounds.runs
+                if other != OURS and (other, metric) in values and min(values[other, metric]) > 0
+            }
+            row["ratio_to"] = {other: ratio.value for other, ratio in ratios.items()}
+            row["ratio_95"] = {other: [ratio.low, ratio.high] for other, ratio in ratios.items()}
+        rows.append(row)
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What this was measured on."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory_kib = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
+    return {
+        "cpu": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_kib / 2**20, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "proxy_core": cores()[0],
+        "load_core": cores()[1],
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def results(rounds: Sequence[Rounds], systems: Sequence[str], about: dict[str, Any]) -> dict[str, Any]:
+    """The tree of results.json."""
+    warnings = [warning for each in rounds for warning in each.warnings()]
+    if about["proxy_core"] == about["load_core"]:
+        warnings.insert(0, "one core only: proxy, load and origin shared it")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": about,
+        "versions": {name: version(name) for name in [*systems, "wrk"]},
+        "scenarios": {
+            each.scenario.name: {"title": each.scenario.title, "method": each.scenario.method} for each in rounds
+        },
+        "warnings": warnings,
+        "rows": [row for each in rounds for row in rows_of(each)],
+    }
+
+
+METHOD = """Everything runs on this one machine over loopback: the proxy on core {proxy_core} (one worker), load and a
+light origin (nginx, answering from memory) on core {load_core}. In each round every system runs once, one after the
+other, freshly started and warmed up; the order is the same in each round, and ratios are taken round by round. Each
+system has equal protection (limits, caps, deadlines) and a buffered access log; its configuration is in
+`bench/macro/SCENARIO/`.
+
+`cpu_us` is the time of all the proxy's processes and threads (`/proc/PID/task/*/schedstat`), helpers included, by the
+requests answered. `core_busy_us` is the busy time of the proxy's whole core, so that kernel work outside its processes
+(softirq) is seen too. Figures are medians of {runs} runs with least and most; ratios are medians of paired rounds with
+a bootstrapped 95 % interval."""
+
+
+def cell(row: dict[str, Any]) -> str:
+    return f"{number(row['value'])} ({number(row['min'])}–{number(row['max'])})"
+
+
+def number(value: float) -> str:
+    """Three significant digits or all of a whole number."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def table(tree: dict[str, Any], scenario: str) -> list[str]:
+    """A scenario's rows: metrics down, systems across, our ratios at the end."""
+    rows = [row for row in tree["rows"] if row["scenario"] == scenario]
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    others = [name for name in systems if name != OURS]
+    lines = [
+        "| | unit | " + " | ".join([*systems, *(f"{OURS} / {name}" for name in others)]) + " |",
+        "|" + "---|" * (2 + len(systems) + len(others)),
+    ]
+    for metric in METRICS:
+        by_system = {row["system"]: row for row in rows if row["metric"] == metric}
+        if not by_system:
+            continue
+        ours = by_system.get(OURS, {"ratio_to": {}, "ratio_95": {}})
+        cells = [cell(by_system[name]) if name in by_system else "–" for name in systems]
+        for name in others:
+            if name in ours["ratio_to"]:
+                low, high = ours["ratio_95"][name]
+                cells.append(f"{ours['ratio_to'][name]:.2f} [{low:.2f}, {high:.2f}]")
+            else:
+                cells.append("–")
+        lines.append(f"| {metric} | {METRICS[metric]} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(tree: dict[str, Any], plot: str = "") -> str:
+    """RESULTS.md."""
+    about = tree["machine"]
+    runs = max((row["runs"] for row in tree["rows"]), default=0)
+    lines = [
+        "# Results",
+        "",
+        "Generated by `make bench`; do not edit.",
+        "",
+        METHOD.format(proxy_core=about["proxy_core"], load_core=about["load_core"], runs=runs),
+        "",
+        f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB; "
+        f"Linux {about['kernel']}, Python {about['python']}; {tree['date']}.",
+        "; ".join(tree["versions"].values()) + ".",
+        "",
+    ]
+    if tree["warnings"]:
+        lines += ["**Disturbed runs:** the figures below are less certain than their intervals say.", ""]
+        lines += [f"- {warning}" for warning in tree["warnings"]] + [""]
+    if plot:
+        lines += [f"![CPU a request]({plot})", ""]
+    for name, scenario in tree["scenarios"].items():
+        lines += [f"## {name}: {scenario['title']}", "", scenario["method"], "", *table(tree, name), ""]
+    return "\n".join(lines)
+
+
+def write(tree: dict[str, Any], directory: Path) -> None:
+    """results.json, RESULTS.md and, where matplotlib is there, cpu.png."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    plot = "cpu.png" if draw(tree, directory / "cpu.png") else ""
+    (directory / "RESULTS.md").write_text(markdown(tree, plot), encoding="utf-8")
+
+
+def draw(tree: dict[str, Any], path: Path) -> bool:
+    """CPU a request by scenario and system, least and most as whiskers. False where matplotlib is missing."""
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - results without a plot need no matplotlib
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    rows = [row for row in tree["rows"] if row["metric"] == "cpu_us"]
+    scenarios = list(tree["scenarios"])
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    figure, axes = plt.subplots(figsize=(2.4 + 2.2 * len(scenarios), 4))
+    width = 0.8 / max(len(systems), 1)
+    for k, name in enumerate(systems):
+        own = {row["scenario"]: row for row in rows if row["system"] == name}
+        at = [i + (k - (len(systems) - 1) / 2) * width for i, scenario in enumerate(scenarios) if scenario in own]
+        found = [own[scenario] for scenario in scenarios if scenario in own]
+        heights = [row["value"] for row in found]
+        whiskers = [[row["value"] - row["min"] for row in found], [row["max"] - row["value"] for row in found]]
+        bars = axes.bar(at, heights, width * 0.92, yerr=whiskers, capsize=3, label=name)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+    axes.set_xticks(range(len(scenarios)), scenarios)
+    axes.set_ylabel("CPU µs a request")
+    axes.set_title("CPU of the proxy's processes (median, least, most)")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return True

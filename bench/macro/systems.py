@@ -1,0 +1,206 @@
+"""The three systems and the origin as processes: started from a scenario's configuration, pinned, ended.
+
+Owns: the scratch directory of a run and every process started in it. Invariants: everything listens on 127.0.0.1 and on
+a port that was free; a system is ready when it answers a connection; what was started is ended, by its pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+READY_S = 20.0
+SYSTEMS = ("scrubber", "nginx", "haproxy")
+
+
+class BenchError(Exception):
+    """The bench cannot go on; the hint says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+
+def program(name: str) -> str:
+    """The path of an installed program."""
+    found = shutil.which(name, path=PATH)
+    if found is None:
+        raise BenchError(f"{name} is not installed", f"apt-get install {name}")
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def fill(template: str, values: Mapping[str, object]) -> str:
+    """The template with each @NAME@ replaced. KeyError for one that has no value."""
+    return re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), template)
+
+
+@dataclass(slots=True)
+class Running:
+    """A system under measurement."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    directory: Path
+    command: Callable[..., None]  # `scrubber …` beside it; nothing for the others
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until somebody listens there. BenchError, with what the process said, where it ends first or takes too long."""
+    end = time.monotonic() + READY_S
+    while not listens(port):
+        if process.poll() is not None or time.monotonic() > end:
+            said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise BenchError(f"{process.args!r} is not ready: {said or 'it says nothing'}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(argv: list[str], port: int, core: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A pinned process that listens; ended afterwards."""
+    log = directory / "said"
+    environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            cwd=directory,
+            env=environment,
+        )
+    try:
+        wait_for(port, process, log)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Sink:
+    """Takes the log lines that HAProxy forwards from its ring, as a log collector beside it would."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.bytes_taken = 0
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self.listener.accept()
+                threading.Thread(target=self.take, args=(sock,), daemon=True).start()
+
+    def take(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            while piece := sock.recv(1 << 18):
+                self.bytes_taken += len(piece)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def argv_of(name: str, directory: Path) -> list[str]:
+    """How each system is started in the foreground, from its file in the directory."""
+    if name == "scrubber":
+        return [sys.executable, "-m", "scrubber", "run", str(directory / "scrubber.toml")]
+    if name == "nginx":
+        return [
+            program("nginx"),
+            "-p",
+            str(directory),
+            "-c",
+            str(directory / "nginx.conf"),
+            "-e",
+            str(directory / "error.log"),
+        ]
+    if name == "haproxy":
+        return [program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")]
+    raise BenchError(f"no system {name!r}", f"one of {', '.join(SYSTEMS)}")
+
+
+@contextlib.contextmanager
+def system(name: str, configs: Path, scratch: Path, origin_port: int, core: int) -> Iterator[Running]:
+    """One system with a scenario's configuration, before the origin."""
+    directory = scratch / f"{name}-{time.monotonic_ns()}"
+    directory.mkdir()
+    port, sink = free_port(), Sink()
+    values = {"PORT": port, "ORIGIN": origin_port, "DIR": directory, "LOG_PORT": sink.port}
+    for source in configs.iterdir():
+        if source.suffix in (".toml", ".conf", ".cfg", ".list"):
+            (directory / source.name).write_text(fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
+
+    def command(*words: str) -> None:
+        if name != "scrubber":
+            return
+        argv = [sys.executable, "-m", "scrubber", *words, "--gateway", str(directory / "scrubber.toml")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
+        if done.returncode:
+            raise BenchError(f"scrubber {' '.join(words)}: {done.stdout}{done.stderr}")
+
+    try:
+        with started(argv_of(name, directory), port, core, directory) as process:
+            yield Running(name, port, process, directory, command)
+    finally:
+        sink.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def origin(scratch: Path, core: int) -> Iterator[int]:
+    """A light native origin: nginx that answers from memory, no log. Yields its port."""
+    directory = scratch / "origin"
+    directory.mkdir()
+    port = free_port()
+    text = (Path(__file__).parent / "origin.conf").read_text(encoding="utf-8")
+    body = "<!doctype html><title>A page</title>" + "<p>It is what it is.</p>" * 40
+    values = {"PORT": port, "DIR": directory, "BODY": body}
+    (directory / "nginx.conf").write_text(fill(text, values), encoding="utf-8")
+    with started(argv_of("nginx", directory), port, core, directory):
+        yield port
+
+
+def version(name: str) -> str:
+    """What a program says of its version, in one line."""
+    argv = {
+        "scrubber": [sys.executable, "-m", "scrubber", "--version"],
+        "nginx": [program("nginx"), "-v"],
+        "haproxy": [program("haproxy"), "-v"],
+        "wrk": [program("wrk"), "-v"],
+    }[name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    return (done.stdout + done.stderr).strip().splitlines()[0]

@@ -1,0 +1,230 @@
+"""The pure parts of the bench: statistics, parsing, rendering; no load tool leaves loopback or runs without an end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.load.guard import Bounds, LoadRefused
+from bench.macro import procs, report, stats
+from bench.macro.connect import Connections
+from bench.macro.load import Outcome, parse_wrk, wrk_argv
+from bench.macro.measure import Rounds, Run, difference
+from bench.macro.scenario import mostly
+from bench.macro.scenarios import SCENARIOS
+from bench.macro.systems import SYSTEMS, BenchError, fill
+
+OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
+ROUND = Run(OUTCOME, cpu_ns=20_000_000, core_ns=30_000_000, steal_ns=0, wall_ns=2_000_000_000)
+
+
+def rounds() -> Rounds:
+    """Ours takes 20, 30, 40 µs in three rounds; nginx always twice, haproxy half of it."""
+    ours = [dataclasses.replace(ROUND, cpu_ns=n * 1_000_000) for n in (20, 30, 40)]
+    twice = [dataclasses.replace(run, cpu_ns=2 * run.cpu_ns, core_ns=2 * run.core_ns) for run in ours]
+    half = [dataclasses.replace(run, cpu_ns=run.cpu_ns // 2) for run in ours]
+    return Rounds(SCENARIOS["clean"], {"scrubber": ours, "nginx": twice, "haproxy": half})
+
+
+class TestStats:
+    def test_ratio_is_taken_round_by_round(self) -> None:
+        ratio = stats.paired_ratio([10, 20, 90], [20, 40, 100])
+        assert ratio.value == 0.5
+        assert (ratio.low, ratio.high) == (0.5, 0.9)
+
+    @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=12), st.floats(0.01, 100))
+    def test_a_constant_ratio_has_no_width(self, theirs: list[float], factor: float) -> None:
+        ratio = stats.paired_ratio([value * factor for value in theirs], theirs)
+        assert ratio.low == pytest.approx(factor)
+        assert ratio.high == pytest.approx(factor)
+
+    @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=12))
+    def test_the_interval_is_within_what_was_measured(self, values: list[float]) -> None:
+        low, high = stats.bootstrap_median(values, 200)
+        assert min(values) <= low <= high <= max(values)
+        assert stats.bootstrap_median(values, 200) == (low, high)
+
+    @pytest.mark.parametrize(("ours", "theirs"), [([], []), ([1.0], [1.0, 2.0]), ([1.0], [0.0])])
+    def test_what_does_not_pair_is_refused(self, ours: list[float], theirs: list[float]) -> None:
+        with pytest.raises(ValueError, match=r"pair|nothing"):
+            stats.paired_ratio(ours, theirs)
+
+
+class TestProc:
+    def test_core_line(self) -> None:
+        tick = procs.TICK_NS
+        assert procs.parse_core_line("cpu0 1 2 3 40 50 6 7 8 9 10") == procs.CoreTime(19 * tick, 90 * tick, 8 * tick)
+
+    def test_schedstat(self) -> None:
+        assert procs.parse_schedstat("123456789 42 7\n") == 123456789
+
+    def test_our_own_time_grows_with_work(self) -> None:
+        before = procs.cpu_ns([os.getpid()])
+        sum(i * i for i in range(300_000))
+        assert procs.cpu_ns([os.getpid()]) > before
+
+    def test_descendants(self) -> None:
+        child = subprocess.Popen(["sh", "-c", "sleep 30 & wait"])
+        try:
+            for _ in range(200):
+                below = procs.descendants(os.getpid())
+                if len(procs.descendants(child.pid)) == 2:
+                    break
+            assert {os.getpid(), child.pid} <= set(below)
+            assert len(procs.descendants(child.pid)) == 2
+        finally:
+            for pid in reversed(procs.descendants(child.pid)):
+                os.kill(pid, 15)
+            child.wait()
+
+    def test_difference(self) -> None:
+        assert difference(procs.CoreTime(10, 20, 1), procs.CoreTime(40, 25, 3)) == (30, 2, 37)
+
+
+class TestRun:
+    def test_metrics(self) -> None:
+        assert ROUND.metrics() == {
+            "cpu_us": 20.0,
+            "core_busy_us": 30.0,
+            "throughput_per_s": 500.0,
+            "latency_ms_p50": 1.5,
+            "latency_ms_p99": 4.5,
+        }
+
+    def test_a_tool_without_latency_gives_no_latency_row(self) -> None:
+        assert "latency_ms_p50" not in dataclasses.replace(ROUND, outcome=Outcome(10, 1, 0, 0, 10, 0)).metrics()
+
+    def test_disturbance(self) -> None:
+        assert ROUND.disturbance() == ""
+        assert "stolen" in dataclasses.replace(ROUND, steal_ns=200_000_000).disturbance()
+        assert "others" in dataclasses.replace(ROUND, core_ns=1_000_000_000).disturbance()
+
+    @pytest.mark.parametrize("name", SCENARIOS)
+    def test_a_scenario_takes_only_what_it_measures(self, name: str) -> None:
+        good = Outcome(1000, 1, 1000, 0, 0, 0)
+        refused = Outcome(1000, 1, 1, 999, 0, 0)
+        cut = Outcome(1000, 1, 0, 0, 1000, 0)
+        failed = Outcome(1000, 1, 0, 0, 0, 1000)
+        expected = {"clean": good, "reject": refused, "banned": cut}[name]
+        for outcome in (good, refused, cut, failed, Outcome(0, 1, 0, 0, 0, 0)):
+            assert (SCENARIOS[name].complaint(outcome) == "") is (outcome is expected), outcome
+
+    def test_mostly(self) -> None:
+        assert mostly(995, 1000)
+        assert not mostly(994, 1000)
+        assert not mostly(0, 0)
+
+
+class TestReport:
+    def tree(self) -> dict[str, object]:
+        about = {**report.machine(), "proxy_core": 0, "load_core": 1}
+        tree = report.results([rounds()], [], about)
+        return tree
+
+    def test_rows(self) -> None:
+        rows = report.rows_of(rounds())
+        ours = next(row for row in rows if (row["system"], row["metric"]) == ("scrubber", "cpu_us"))
+        assert (ours["value"], ours["min"], ours["max"], ours["runs"]) == (30.0, 20.0, 40.0, 3)
+        assert ours["ratio_to"] == {"nginx": 0.5, "haproxy": 2.0}
+        assert ours["ratio_95"]["nginx"] == [0.5, 0.5]
+        assert all(row["ratio_to"] == {} for row in rows if row["system"] != "scrubber")
+
+    def test_markdown_says_what_was_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "version", lambda name: f"{name} 1.0")
+        about = {**report.machine(), "proxy_core": 0, "load_core": 0}
+        tree = report.results([rounds()], ["scrubber", "nginx"], about)
+        text = report.markdown(tree)
+        assert text.index("In each round") < text.index("| cpu_us |")
+        assert "0.50 [0.50, 0.50]" in text
+        assert "2.00 [2.00, 2.00]" in text
+        assert "nginx 1.0" in text
+        assert "one core only" in text
+
+    def test_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "version", lambda name: f"{name} 1.0")
+        tree = report.results([rounds()], ["scrubber"], report.machine())
+        report.write(tree, tmp_path)
+        assert json.loads((tmp_path / "results.json").read_text())["rows"] == tree["rows"]
+        assert (tmp_path / "RESULTS.md").read_text().startswith("# Results")
+        if (tmp_path / "cpu.png").exists():
+            assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+class TestConfigs:
+    @pytest.mark.parametrize("name", SCENARIOS)
+    def test_each_scenario_has_a_file_for_each_system(self, name: str) -> None:
+        folder = SCENARIOS[name].configs
+        values = {"PORT": 1, "ORIGIN": 2, "DIR": "/x", "LOG_PORT": 3}
+        for file in ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg"):
+            assert "@" not in fill((folder / file).read_text(), values).replace("ring@access", "")
+        assert len(SYSTEMS) == 3
+
+    def test_a_name_without_a_value_is_an_error(self) -> None:
+        with pytest.raises(KeyError):
+            fill("listen @NOWHERE@;", {})
+
+
+class TestLoad:
+    def test_wrk_figures(self) -> None:
+        line = (
+            '{"requests": 100, "us": 2000000, "status": 5, "connect": 1, "read": 2, "write": 0, "timeout": 1, '
+            '"p50_us": 1500.0, "p99_us": 9000.0}'
+        )
+        assert parse_wrk(f"Running 2s test\n  100 requests\n{line}\n") == Outcome(100, 2.0, 95, 5, 0, 4, 1.5, 9.0)
+
+    def test_wrk_without_figures(self) -> None:
+        with pytest.raises(BenchError):
+            parse_wrk("unable to connect")
+
+    @pytest.mark.parametrize("host", ["192.0.2.1", "localhost", "example.org", "0.0.0.0", "::ffff:192.0.2.1", ""])
+    def test_targets_outside_loopback_are_refused(self, host: str) -> None:
+        with pytest.raises(LoadRefused):
+            wrk_argv(host, 80, 1, Bounds(1, 1))
+        spec = {"target": host, "port": 80, "sources": ["127.0.0.1"], "connections": 1, "requests_max": 1}
+        with pytest.raises(LoadRefused):
+            Connections({**spec, "seconds_max": 1, "headers": {}}).run()
+
+    def test_sources_outside_loopback_are_refused(self) -> None:
+        spec = {"target": "127.0.0.1", "port": 80, "sources": ["192.0.2.1"], "connections": 1, "requests_max": 1}
+        with pytest.raises(LoadRefused):
+            Connections({**spec, "seconds_max": 1, "headers": {}}).run()
+
+    @pytest.mark.parametrize(("count", "seconds"), [(0, 1.0), (10**9, 1.0), (1, 0.0), (1, 1e9)])
+    def test_a_load_without_an_end_is_refused(self, count: int, seconds: float) -> None:
+        with pytest.raises(LoadRefused):
+            Bounds(count, seconds)
+
+    @pytest.mark.parametrize(
+        ("answer", "expected"),
+        [(b"HTTP/1.1 200 OK\r\n\r\n", "good"), (b"HTTP/1.1 429 No\r\n\r\n", "refused"), (b"", "cut")],
+    )
+    def test_connections_are_counted_by_what_came(self, answer: bytes, expected: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            sources: set[str] = set()
+
+            def serve() -> None:
+                for _ in range(20):
+                    sock, address = server.accept()
+                    sources.add(address[0])
+                    with sock:
+                        sock.recv(65536)
+                        sock.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            spec = {"target": "127.0.0.1", "port": server.getsockname()[1], "sources": ["127.0.66.1", "127.0.66.2"]}
+            found = Connections(
+                {**spec, "connections": 4, "requests_max": 20, "seconds_max": 10, "headers": {"Host": "a"}}
+            ).run()
+            thread.join()
+        assert (found["requests"], found[expected]) == (20, 20)
+        assert sources == {"127.0.66.1", "127.0.66.2"}
