@@ -13,7 +13,7 @@ cdef inline const AreaSpec* area_fallback(Core* e, uint32_t listener) noexcept n
 
 
 cdef inline void facts_address(Core* e, Facts* f) noexcept nogil:
-    cdef const HashKey* secret = &e.shared.control.secret
+    cdef const HashKey* secret = &e.shared.secret
     cdef Address prefix
     address_client(&f.client_full, &f.client)
     f.client_key = siphash(secret, f.client.bytes, 16)
@@ -315,7 +315,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
             n = identity_account(data, head, <uint8_t>f.area.account_kind, p.text + f.area.account_name.off, f.area.account_name.len,
                                  e.account, sizeof(e.account))
             if n:
-                f.account_key = siphash(&e.shared.control.secret, e.account, n)
+                f.account_key = siphash(&e.shared.secret, e.account, n)
     f.path = e.path
     f.path_len = path_normalise(data, head.path, e.path, PATH_BYTES_MAX)
     x.client_key = f.client_key

@@ -161,7 +161,6 @@ cdef enum:
     WINDOW_MIN = 16384              # bytes of a body read at once, at first
     BUFFERS_LOW = 16                # below this, bodies wait
     NO_AREA = 0xFFFFFFFF
-    COUNT_FULL = 0xFFFFFFFF
 
     HANDLE_FREE = 0
     HANDLE_TIMER = 1

@@ -62,20 +62,20 @@ cdef bint accept_one(Core* e, ListenerHandle* l) noexcept nogil:
     if accept_refused(e, l, &f):
         scrubber_reset(fd)
         return True
-    count_key = siphash_pair(&e.shared.control.secret, KEY_CLIENT, f.client_key)
+    count_key = siphash_pair(&e.shared.secret, KEY_CLIENT, f.client_key)
     open_now = counts_add(e.shared, count_key, 1)
-    if open_now != COUNT_FULL and open_now > limits.connections_client_max and not trusted_peer(&f):
+    if open_now != COUNTS_FULL and open_now > limits.connections_client_max and not trusted_peer(&f):
         counts_add(e.shared, count_key, -1)
         e.totals.dropped_cap_client += 1
         scrubber_reset(fd)
         return True
     if (e.clients.free == 0 or e.gauges.connections >= limits.connections_max) and not room_make(e):
-        if open_now != COUNT_FULL:
+        if open_now != COUNTS_FULL:
             counts_add(e.shared, count_key, -1)
         e.totals.dropped_cap_total += 1
         scrubber_reset(fd)
         return True
-    client_open(e, l, fd, port, &f, count_key, open_now != COUNT_FULL)
+    client_open(e, l, fd, port, &f, count_key, open_now != COUNTS_FULL)
     return True
 
 

@@ -140,7 +140,7 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         put_number(&w, b"scrubber.origin_ns", 18, x.first_ns - x.sent_ns)
     put_judgement(&w, x)
     if x.reason:
-        put_number(&w, b"error.code", 10, x.reason)
+        put_field(&w, b"error.code", 10, <const uint8_t*>http1_reason(x.reason), <uint32_t>c_strlen(http1_reason(x.reason)), 32)
     if x.aborted:
         put_text(&w, b",\"event.outcome\":\"aborted\"")
     elif x.upstream_closed:
