@@ -318,7 +318,7 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     body_outcome(e, x, body_take(e, x, data + head_bytes, n))
 
 
-cdef bint response_head(Core* e, Exchange* x, Origin* o) noexcept nogil:
+cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     """Read and parse towards the final head. True: the answer has begun; False: waiting, or over."""
     cdef Buffer* b
     cdef uint32_t room
@@ -375,7 +375,7 @@ cdef bint response_head(Core* e, Exchange* x, Origin* o) noexcept nogil:
             o.h.events &= <uint8_t>~EVENT_READ
 
 
-cdef int64_t response_body(Core* e, Exchange* x, Origin* o) noexcept nogil:
+cdef int64_t body_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     """Bytes moved; 0: waiting, or over."""
     cdef uint64_t ask = x.window
     cdef uint64_t room = <uint64_t>(e.buffers.free - BUFFERS_LOW / 2) * BUFFER_BYTES
@@ -420,10 +420,10 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
             starve(e, &o.h)
             break
         if not x.response_started:
-            if not response_head(e, x, o):
+            if not head_read(e, x, o):
                 break
             continue
-        moved = response_body(e, x, o)
+        moved = body_read(e, x, o)
         if moved <= 0 or c.exchange != x:
             break
         window_widen(x)
