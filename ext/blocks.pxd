@@ -50,7 +50,7 @@ cdef bint blocks_match_address(Blocks* t, const HashKey* secret, const Address* 
 cdef bint blocks_match_key(Blocks* t, const HashKey* secret, uint8_t kind, uint64_t key, const uint64_t* want, bint whole,
                            uint64_t now_ns, BlockEntry* out) noexcept nogil
 # Insert or extend. wanted: kind, plen, address, areas, expires_ns, case_id, rule_id filled by the caller; ttl_max_ns and blocks_max
-# bound it. CLIENT and PREFIX addresses are brought into form here. In the table: wanted's expiry cut to ttl_max_ns from the block's beginning.
+# bound it: the expiry is cut to ttl_max_ns from the beginning of the block. CLIENT and PREFIX addresses are brought into form here.
 cdef int blocks_put(Blocks* t, const HashKey* secret, const BlockEntry* wanted, uint64_t ttl_max_ns, uint64_t blocks_max,
                     uint64_t now_ns) noexcept nogil
 # Lift all blocks of a source, whatever their areas. False: there was none.

@@ -25,7 +25,7 @@ cdef struct Totals:
     uint64_t accepted
     uint64_t closed
     uint64_t dropped_blocked    # closed with RST at accept: blocked source
-    uint64_t dropped_cap_client # connections_per_client_max
+    uint64_t dropped_cap_client  # connections_per_client_max
     uint64_t dropped_cap_total
     uint64_t dropped_rule       # connection-phase rules
     uint64_t bad_requests       # 4xx for bytes we refuse

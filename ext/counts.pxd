@@ -19,7 +19,7 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t generation         # policy in force
     uint64_t generation_refused  # last policy refused
     uint64_t connections        # open client connections
-    uint64_t origin_connections # open
+    uint64_t origin_connections  # open
     uint64_t requests           # in flight
     uint64_t tarpit             # held
     uint64_t draining
