@@ -4,8 +4,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ALONE = {"e2e", "network", "browser"}
+
+# Tests assert behaviour, not time: a busy machine fails nothing.
+settings.register_profile("scrubber", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("scrubber")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from tests.reference.siphash import siphash
 
 PASSING = {
-    "authorization", "cache-control", "content-encoding", "content-language", "content-length", "content-type", "cookie",
-    "dnt", "expect", "forwarded", "keep-alive", "origin", "pragma", "priority", "proxy-authorization", "proxy-connection",
-    "purpose", "range", "referer", "save-data", "sec-gpc", "sec-purpose", "te", "trailer", "transfer-encoding", "upgrade",
+    "authorization", "cache-control", "content-encoding", "content-language", "content-length", "content-type",
+    "cookie",
+    "dnt", "expect", "forwarded", "keep-alive", "origin", "pragma", "priority", "proxy-authorization",
+    "proxy-connection",
+    "purpose", "range", "referer", "save-data", "sec-gpc", "sec-purpose", "te", "trailer", "transfer-encoding",
+    "upgrade",
     "upgrade-insecure-requests", "via",
 }  # fmt: skip
 PASSING_PREFIXES = ("access-control-", "if-", "sec-ch-", "sec-fetch-", "sec-websocket-", "x-")

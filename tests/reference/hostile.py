@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 REQUEST_SEEDS = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET /index.html?q=a%20b&c HTTP/1.1\r\nHost: www.example.org:8080\r\nUser-Agent: Mozilla/5.0 (X11)\r\nAccept: */*\r\n"
+    b"GET /index.html?q=a%20b&c HTTP/1.1\r\nHost: www.example.org:8080\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
+    b"Accept: */*\r\n"
     b"Accept-Encoding: gzip, br\r\nCookie: a=b; c=d\r\nConnection: keep-alive\r\n\r\n",
     b"POST /login HTTP/1.1\r\nHost: example.org\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n",
     b"PUT /up HTTP/1.1\r\nhost:[2001:db8::1]:8443\r\ntransfer-encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
@@ -16,8 +17,10 @@ REQUEST_SEEDS = [
     b"OPTIONS * HTTP/1.1\r\nHost: example.org\r\nConnection: close, x-a\r\nX-A: 1\r\n\r\n",
     b"GET /old HTTP/1.0\r\nUser-Agent: ab\r\n\r\n",
     b"\r\nDELETE /d HTTP/1.1\r\nHost: example.org\r\nX-Empty:\r\nX-Tab:\ta\tb\t\r\nX-High: \xc3\xa4\xff\r\n\r\n",
-    b"PURGE /p HTTP/1.1\r\nHost: example.org\r\nX-Forwarded-For: 192.0.2.1, 198.51.100.7\r\nForwarded: for=192.0.2.1\r\n\r\n",
-    b"GET /chat HTTP/1.1\r\nHost: example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    b"PURGE /p HTTP/1.1\r\nHost: example.org\r\nX-Forwarded-For: 192.0.2.1, 198.51.100.7\r\n"
+    b"Forwarded: for=192.0.2.1\r\n\r\n",
+    b"GET /chat HTTP/1.1\r\nHost: example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n",
 ]
 
 RESPONSE_SEEDS = [
@@ -44,9 +47,12 @@ CHUNKED_SEEDS = [
 ]
 
 SPICE = [
-    b"\r\n", b"\n", b"\r", b"\r\r\n", b" ", b"\t", b"\0", b"\x0b", b"\x0c", b"\x1f", b"\x7f", b"\x80", b"\xff", b":", b",", b";", b"=", b'"',
-    b"\\", b"#", b"?", b"/", b"*", b"@", b"[", b"]", b"%", b"-", b"+", b"_", b"0", b"9", b"a", b"F", b"0x", b"\r\n ", b"\r\n\t", b"HTTP/1.1",
-    b"HTTP/1.0", b"chunked", b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+    b"\r\n", b"\n", b"\r", b"\r\r\n", b" ", b"\t", b"\0", b"\x0b", b"\x0c", b"\x1f", b"\x7f", b"\x80", b"\xff", b":",
+    b",", b";", b"=", b'"',
+    b"\\", b"#", b"?", b"/", b"*", b"@", b"[", b"]", b"%", b"-", b"+", b"_", b"0", b"9", b"a", b"F", b"0x", b"\r\n ",
+    b"\r\n\t", b"HTTP/1.1",
+    b"HTTP/1.0", b"chunked", b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ def decode(match: re.Match[bytes]) -> bytes:
 
 
 def normalise(path: bytes, cap: int) -> bytes:
-    """Escapes decoded once where they stand for printable ASCII, then dot segments and empty ones removed; cap bytes of it."""
+    """Escapes of printable ASCII decoded once, then dot segments and empty ones removed; the first cap bytes."""
     if not path.startswith(b"/"):
         return path[:cap]
     kept: list[bytes] = []

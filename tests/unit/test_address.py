@@ -31,7 +31,7 @@ def reference_format(address: Address) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0.0.0.0", "0.0.0.0"),  # noqa: S104
+        ("0.0.0.0", "0.0.0.0"),
         ("255.255.255.255", "255.255.255.255"),
         ("::", "::"),
         ("::1", "::1"),

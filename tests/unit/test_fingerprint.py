@@ -28,8 +28,10 @@ FIREFOX = [
     ("Accept-Encoding", "gzip, deflate"), ("Connection", "keep-alive"), ("Upgrade-Insecure-Requests", "1"),
 ]  # fmt: skip
 CHROME = [
-    ("Host", "a"), ("Connection", "keep-alive"), ("sec-ch-ua", "x"), ("sec-ch-ua-mobile", "?0"), ("sec-ch-ua-platform", "x"),
-    ("Upgrade-Insecure-Requests", "1"), ("User-Agent", "Mozilla/5.0"), ("Accept", "text/html"), ("Sec-Fetch-Site", "none"),
+    ("Host", "a"), ("Connection", "keep-alive"), ("sec-ch-ua", "x"), ("sec-ch-ua-mobile", "?0"), ("sec-ch-ua-platform",
+    "x"),
+    ("Upgrade-Insecure-Requests", "1"), ("User-Agent", "Mozilla/5.0"), ("Accept", "text/html"), ("Sec-Fetch-Site",
+    "none"),
     ("Accept-Encoding", "gzip, deflate, br"), ("Accept-Language", "en"),
 ]  # fmt: skip
 GOLDEN = {
@@ -69,7 +71,8 @@ def test_passing_names_do_not_count(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["If-None-Match", "if-x", "Sec-Fetch-Mode", "Sec-CH-UA-Arch", "Sec-WebSocket-Key", "X-Forwarded-For", "X-Requested-With", "x-",
+    ["If-None-Match", "if-x", "Sec-Fetch-Mode", "Sec-CH-UA-Arch", "Sec-WebSocket-Key", "X-Forwarded-For",
+    "X-Requested-With", "x-",
      "Access-Control-Request-Method"],
 )  # fmt: skip
 def test_passing_families_do_not_count(name: str) -> None:
@@ -77,7 +80,8 @@ def test_passing_families_do_not_count(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Accept-Language", "If", "Sec-CH-UA", "Sec-Fetch", "Xa", "Access-Control", "DNTX", "Cookie2", "Connection", "Sec-CHX"]
+    "name", ["Accept-Language", "If", "Sec-CH-UA", "Sec-Fetch", "Xa", "Access-Control", "DNTX", "Cookie2", "Connection",
+    "Sec-CHX"]
 )
 def test_other_names_count(name: str) -> None:
     assert of([*CURL, (name, "close")]) != of(CURL)
@@ -102,8 +106,10 @@ def test_headers_beyond_the_bound_do_not_count() -> None:
 
 
 NAMES = [
-    "Accept", "accept-encoding", "Accept-Language", "User-Agent", "Cookie", "Referer", "X-A", "if-match", "Sec-Fetch-Dest", "sec-ch-ua",
-    "Sec-CH-UA-Model", "DNT", "Odd", "Via", "TE", "Connection", "Cache-Control", "a", "Access-Control-Request-Headers", "Pragma", "A" * 300,
+    "Accept", "accept-encoding", "Accept-Language", "User-Agent", "Cookie", "Referer", "X-A", "if-match",
+    "Sec-Fetch-Dest", "sec-ch-ua",
+    "Sec-CH-UA-Model", "DNT", "Odd", "Via", "TE", "Connection", "Cache-Control", "a", "Access-Control-Request-Headers",
+    "Pragma", "A" * 300,
 ]  # fmt: skip
 VALUES = st.sampled_from(["", "close", "odd", "Odd, a", "keep-alive", ", a ,,\tdnt"])
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
-from tests.reference.hostile import REQUEST_SEEDS, mutated
+from tests.reference.hostile import REQUEST_SEEDS, SPICE, mutated
 
 BODY_NONE, BODY_LENGTH, BODY_CHUNKED = 0, 1, 2
 GET, HEAD, POST, OTHER = 1, 2, 3, 0
@@ -34,7 +34,8 @@ def with_headers(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes = 
 
 
 def test_fields_of_a_request() -> None:
-    data = b"POST /a/b?x=1&y=? HTTP/1.1\r\nHost: Example.org:8080\r\nX-A:\t v a l \t\r\nContent-Length: 12\r\nX-E:\r\n\r\nbody"
+    lines = [b"X-A:\t v a l \t", b"Content-Length: 12", b"X-E:"]
+    data = with_headers(*lines, start=b"POST /a/b?x=1&y=? HTTP/1.1", host=b"Host: Example.org:8080\r\n") + b"body"
     head = taken(data)
     assert (head["method"], head["method_text"], head["minor"]) == (POST, b"POST", 1)
     assert (head["target"], head["path"], head["query"]) == (b"/a/b?x=1&y=?", b"/a/b", b"x=1&y=?")
@@ -239,9 +240,12 @@ def test_refused_line_ends(data: bytes) -> None:
 
 
 BAD_HOSTS = [
-    b"", b":80", b"a:", b"a:0", b"a:65536", b"a:99999", b"a:000080", b"a:+80", b"a:8 0", b"a:80:80", b"a b", b"a,b", b"u@a", b"u:p@a",
-    b"a/b", b"a?b", b"a#b", b"a\\b", b"http://a", b"a..b", b".a", b".", b"..", b"a%20b", b"a;b", b"a=b", b"(a)", b"<a>", b'"a"', b"a\xe4", b"[",
-    b"[]", b"[::1", b"::1", b"[1.2.3.4]", b"[::1]a", b"[::1]:", b"[::1]:0", b"[fe80::1%25eth0]", b"[v1.a]", b"[::g]", b"a]", b"*", b"*.a",
+    b"", b":80", b"a:", b"a:0", b"a:65536", b"a:99999", b"a:000080", b"a:+80", b"a:8 0", b"a:80:80", b"a b", b"a,b",
+    b"u@a", b"u:p@a",
+    b"a/b", b"a?b", b"a#b", b"a\\b", b"http://a", b"a..b", b".a", b".", b"..", b"a%20b", b"a;b", b"a=b", b"(a)", b"<a>",
+    b'"a"', b"a\xe4", b"[",
+    b"[]", b"[::1", b"::1", b"[1.2.3.4]", b"[::1]a", b"[::1]:", b"[::1]:0", b"[fe80::1%25eth0]", b"[v1.a]", b"[::g]",
+    b"a]", b"*", b"*.a",
     b"a\tb", b"a" * 256, b"a:b",
 ]  # fmt: skip
 
@@ -335,11 +339,10 @@ def test_keep_alive(minor: bytes, connection: bytes, keep_alive: bool) -> None:
 
 
 def test_hop_by_hop_fields_are_flagged() -> None:
-    lines = [b"Connection: X-A, te", b"x-a: 1", b"X-A: 2", b"X-AB: 3", b"TE: trailers", b"Keep-Alive: 5", b"Proxy-Connection: x",
-             b"Trailer: x", b"Upgrade: y", b"Proxy-Authorization: z", b"Accept: w"]  # fmt: skip
-    head = taken(with_headers(*lines))
-    hop = {name for name, _, _, flag in head["headers"] if flag}
-    assert hop == {b"Connection", b"x-a", b"X-A", b"TE", b"Keep-Alive", b"Proxy-Connection", b"Trailer", b"Upgrade", b"Proxy-Authorization"}
+    hop = {b"x-a", b"X-A", b"TE", b"Keep-Alive", b"Proxy-Connection", b"Trailer", b"Upgrade", b"Proxy-Authorization"}
+    others = {b"X-AB", b"Accept", b"X"}
+    head = taken(with_headers(b"Connection: X-A, te", *(name + b": 1" for name in hop | others)))
+    assert {name for name, _, _, flag in head["headers"] if flag} == hop | {b"Connection"}
 
 
 def test_bodies() -> None:
@@ -527,11 +530,6 @@ def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
     agrees_with_httptools(data)
 
 
-BITS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\0", b"\x0b", b"\x0c", b"\x7f", b"\xff", b"\x85", b"HTTP/1.1", b"chunked", b"0", b"-", b"+",
-        b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"/", b"?", b"#", b"[", b"@", b'"', b"\\",
-        b"A", b"http://a", b"*"]  # fmt: skip
-
-
 def test_many_seeded_mutations() -> None:
     """Thirty thousand altered heads, the same ones in each run."""
     random_ = random.Random(9112)
@@ -542,7 +540,7 @@ def test_many_seeded_mutations() -> None:
             at = random_.randrange(len(data) + 1)
             kind = random_.randrange(4)
             if kind == 0:
-                data[at:at] = random_.choice(BITS)
+                data[at:at] = random_.choice(SPICE)
             elif kind == 1:
                 del data[at : at + random_.choice((1, 1, 2, 8))]
             elif kind == 2 and at < len(data):

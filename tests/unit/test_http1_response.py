@@ -85,13 +85,17 @@ def test_switching_protocols() -> None:
     head = taken(response(b"Connection: upgrade", b"Upgrade: websocket", start=b"HTTP/1.1 101 Switching Protocols"))
     assert (head["upgrade"], head["body"], head["keep_alive"]) == (True, BODY_NONE, False)
     start = b"HTTP/1.1 101 Switching Protocols"
+    http10 = b"HTTP/1.0 101 Switching Protocols"
     assert outcome(response(start=start)) == "bad_upgrade"
     assert outcome(response(b"Upgrade: websocket", start=start)) == "bad_upgrade"
     assert outcome(response(b"Connection: upgrade", b"Upgrade: web socket", start=start)) == "bad_upgrade"
-    assert outcome(response(b"Connection: upgrade", b"Upgrade: w", start=start.replace(b"1.1", b"1.0"))) == "bad_upgrade"
+    assert outcome(response(b"Connection: upgrade", b"Upgrade: w", start=http10)) == "bad_upgrade"
 
 
-@pytest.mark.parametrize("start", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 200 O\tK", b"HTTP/1.1 599 \xfcber", b"HTTP/1.1 200  x"])
+START_LINES = [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 200 O\tK", b"HTTP/1.1 599 \xfcber", b"HTTP/1.1 200  x"]
+
+
+@pytest.mark.parametrize("start", START_LINES)
 def test_start_lines(start: bytes) -> None:
     assert outcome(response(start=start)) == "ok"
 
@@ -193,7 +197,8 @@ def agrees_with_h11(data: bytes) -> bool:
     if name != "ok":
         return False
     connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "x")]))
+    asked = [("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "x")]
+    connection.send(h11.Request(method="GET", target="/", headers=asked))
     connection.send(h11.EndOfMessage())
     connection.receive_data(data[: head["head_bytes"]])
     event = connection.next_event()
