@@ -1,0 +1,227 @@
+"""Clients and origins that break off, reset, dawdle and lie at random moments: nothing leaks, no answer is another's, no body is altered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.unit.hosted import Bench, bench, origin
+
+__all__ = ["bench", "origin"]
+
+SEEDS = (1, 2, 3)
+CLIENTS = 6
+REQUESTS = 40
+MODES = ("length", "length", "chunked", "chunked", "close", "interim", "extra", "half", "reset", "early", "silent")
+HONEST = {"length", "chunked", "close", "interim"}
+
+
+def body_of(number: int, size: int) -> bytes:
+    return (hashlib.sha256(b"%d" % number).digest() * (size // 32 + 1))[:size]
+
+
+def reset(conn: socket.socket) -> None:
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def send_split(conn: socket.socket, data: bytes, rng: random.Random, stop_at: int | None = None) -> bool:
+    """All of it in random pieces; False: stopped on the way."""
+    sent = 0
+    while sent < len(data):
+        piece = data[sent : sent + rng.choice((1, 7, 300, 5000, 70000))]
+        if stop_at is not None and sent + len(piece) > stop_at:
+            conn.sendall(piece[: max(0, stop_at - sent)])
+            return False
+        conn.sendall(piece)
+        sent += len(piece)
+    return True
+
+
+def chunk(data: bytes, rng: random.Random) -> bytes:
+    out = b""
+    while data:
+        n = rng.choice((1, 10, 4000, 30000))
+        piece, data = data[:n], data[n:]
+        out += b"%x%s\r\n%s\r\n" % (len(piece), rng.choice((b"", b";a=b")), piece)
+    return out + b"0\r\n" + rng.choice((b"", b"X-Sum: 1\r\n")) + b"\r\n"
+
+
+class ChaosOrigin(threading.Thread):
+    """Does what the target asks for: /MODE/NUMBER/SIZE. Echoes the digest of the request's body in a header."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.seed = seed
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        count = 0
+        with contextlib.suppress(OSError):
+            while True:
+                conn, _ = self.listener.accept()
+                count += 1
+                threading.Thread(
+                    target=self.serve, args=(conn, random.Random(self.seed * 1000 + count)), daemon=True
+                ).start()
+
+    def serve(self, conn: socket.socket, rng: random.Random) -> None:
+        stream = conn.makefile("rb")
+        with conn, stream, contextlib.suppress(OSError, ValueError, IndexError):
+            while line := stream.readline():
+                headers = {}
+                while (field := stream.readline()) != b"\r\n":
+                    name, _, value = field.partition(b":")
+                    headers[name.lower()] = value.strip()
+                _, mode, number, size = line.split(b" ")[1].decode().split("/")
+                if mode == "early":
+                    conn.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    return
+                body = self.read_body(stream, headers)
+                if not self.answer(
+                    conn, rng, mode, body_of(int(number), int(size)), hashlib.sha256(body).hexdigest().encode()
+                ):
+                    return
+
+    @staticmethod
+    def read_body(stream: object, headers: dict[bytes, bytes]) -> bytes:
+        read = stream.read  # type: ignore[attr-defined]
+        if b"transfer-encoding" not in headers:
+            return bytes(read(int(headers.get(b"content-length", b"0"))))
+        body = b""
+        while size := int(stream.readline(), 16):  # type: ignore[attr-defined]
+            body += read(size)
+            read(2)
+        read(2)
+        return body
+
+    @staticmethod
+    def answer(conn: socket.socket, rng: random.Random, mode: str, body: bytes, digest: bytes) -> bool:
+        """True: the connection may go on."""
+        ok = b"HTTP/1.1 200 OK\r\nX-Digest: " + digest + b"\r\n"
+        length = ok + b"Content-Length: %d\r\n\r\n" % len(body)
+        if mode == "interim":
+            conn.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        if mode in ("length", "interim"):
+            return send_split(conn, length + body, rng)
+        if mode == "chunked":
+            return send_split(conn, ok + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(body, rng), rng)
+        if mode == "close":
+            send_split(conn, ok + b"\r\n" + body, rng)
+        elif mode == "extra":
+            conn.sendall(length + body + b"HTTP/1.1 200 OK\r\nX-Digest: stray\r\nContent-Length: 0\r\n\r\n")
+            return True
+        elif mode == "half":
+            conn.sendall((length + body)[: rng.randrange(len(length) + len(body))])
+        elif mode == "reset":
+            conn.sendall(length + body[: len(body) // 2])
+            reset(conn)
+        return False
+
+
+class ChaosClient(threading.Thread):
+    """Sends requests, some broken off; keeps every discrepancy it sees."""
+
+    def __init__(self, running: Bench, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.running = running
+        self.rng = random.Random(seed)
+        self.wrong: list[str] = []
+        self.whole = 0
+        self.start()
+
+    def run(self) -> None:
+        done = 0
+        while done < REQUESTS:
+            with self.running.connect() as conn, contextlib.suppress(OSError):
+                conn.settimeout(10)
+                while done < REQUESTS:
+                    done += 1
+                    if not self.one(conn):
+                        break
+
+    def one(self, conn: socket.socket) -> bool:
+        rng = self.rng
+        mode, number = rng.choice(MODES), rng.randrange(1 << 30)
+        size = rng.choice((0, 1, 5000, 65536, 200_000))
+        body = body_of(number + 1, rng.choice((0, 0, 1, 3000, 100_000)))
+        head = b"%s /%s/%d/%d HTTP/1.1\r\nHost: a\r\n" % (b"POST" if body else b"GET", mode.encode(), number, size)
+        if not body:
+            data = head + b"\r\n"
+        elif rng.random() < 0.5:
+            data = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        else:
+            data = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(body, rng)
+        fate = rng.random()
+        if fate < 0.15:
+            send_split(conn, data, rng, stop_at=rng.randrange(len(data)))
+            if rng.random() < 0.5:
+                reset(conn)
+            return False
+        send_split(conn, data, rng)
+        if fate < 0.25:
+            conn.recv(rng.choice((1, 1000, 50_000)))
+            if rng.random() < 0.5:
+                reset(conn)
+            return False
+        return self.check(conn, mode, body_of(number, size), body)
+
+    def check(self, conn: socket.socket, mode: str, expected: bytes, sent: bytes) -> bool:
+        stream = conn.makefile("rb")
+        status, headers = self.head(stream)
+        while status == 103:
+            status, headers = self.head(stream)
+        if headers.get(b"transfer-encoding") == b"chunked":
+            got = b""
+            while size := int(stream.readline() or b"0", 16):
+                got += stream.read(size)
+                stream.read(2)
+            stream.readline()
+        else:
+            got = stream.read(int(headers.get(b"content-length", b"0")))
+        if mode in HONEST or mode == "extra":
+            if status != 200 or got != expected:
+                self.wrong.append(f"{mode}: {status}, {len(got)} of {len(expected)} bytes")
+            elif headers[b"x-digest"] != hashlib.sha256(sent).hexdigest().encode():
+                self.wrong.append(f"{mode}: the origin saw another body")
+            else:
+                self.whole += 1
+        return b"connection" not in headers
+
+    @staticmethod
+    def head(stream: object) -> tuple[int, dict[bytes, bytes]]:
+        line = stream.readline()  # type: ignore[attr-defined]
+        if not line:
+            raise ConnectionResetError
+        headers = {}
+        while (field := stream.readline()) not in (b"\r\n", b""):  # type: ignore[attr-defined]
+            name, _, value = field.partition(b":")
+            headers[name.lower()] = value.strip()
+        return int(line.split(b" ")[1]), headers
+
+
+@pytest.fixture(params=SEEDS)
+def chaos(request: pytest.FixtureRequest) -> Iterator[ChaosOrigin]:
+    running = ChaosOrigin(request.param)
+    yield running
+    running.listener.close()
+
+
+def test_nothing_leaks_and_no_answer_is_anothers(bench: Callable[..., Bench], chaos: ChaosOrigin) -> None:
+    running = bench(port=chaos.port, area='[area.limits]\norigin_connections_max = 3\nread_timeout = "3s"')
+    clients = [ChaosClient(running, chaos.seed * 100 + i) for i in range(CLIENTS)]
+    deadline = time.monotonic() + 50
+    for each in clients:
+        each.join(max(0.1, deadline - time.monotonic()))
+    assert not any(each.is_alive() for each in clients)
+    assert [each.wrong for each in clients] == [[]] * CLIENTS
+    assert sum(each.whole for each in clients) > REQUESTS
