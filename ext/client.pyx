@@ -309,8 +309,8 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     if index >= 0:
         f.area = &p.areas[index]
         x.area = f.area
-        f.first_request = c.area_seen != index + 1
-        c.area_seen = <uint16_t>(index + 1)
+        f.first_request = c.area_seen != f.area.area_id + 1
+        c.area_seen = <uint16_t>(f.area.area_id + 1)
         if f.area.account_kind != ACCOUNT_NONE:
             n = identity_account(data, head, <uint8_t>f.area.account_kind, p.text + f.area.account_name.off, f.area.account_name.len,
                                  e.account, sizeof(e.account))
@@ -348,8 +348,6 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
         if head.body == BODY_LENGTH and head.content_length > x.area.body_bytes_max:
             status = 413
-        elif head.upgrade and head.body != BODY_NONE:
-            status = 400
         else:
             status = forward_request(e, c, x, &f)
     c.inbox.start += head.head_bytes

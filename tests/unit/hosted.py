@@ -1,4 +1,4 @@
-"""The engine hosted in the test's own process: real sockets, real shared memory, a compiled policy. After every test all pools are whole."""
+"""The engine hosted in the test's own process: real sockets, real shared memory, a compiled policy."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TinyOrigin(threading.Thread):
 class Bench:
     """An engine, its memory and its listener, driven by a thread."""
 
-    def __init__(self, tmp_path: Path, origin_port: int, rules: str, area: str, workers: int, top: str) -> None:
+    def __init__(self, tmp_path: Path, origin_port: int, *, rules: str, area: str, workers: int, top: str) -> None:
         (tmp_path / "mandate.toml").write_text(MANDATE + rules)
         (tmp_path / "gateway.toml").write_text(
             f"""
@@ -199,7 +199,7 @@ def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def make(rules: str = "", area: str = "", workers: int = 1, top: str = "", port: int = 0) -> Bench:
-        made.append(Bench(tmp_path, port or origin.port, rules, area, workers, top))
+        made.append(Bench(tmp_path, port or origin.port, rules=rules, area=area, workers=workers, top=top))
         return made[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""Clients and origins that break off, reset, dawdle and lie at random moments: nothing leaks, no answer is another's, no body is altered."""
+"""Clients and origins that break off, reset and lie at random moments: nothing leaks, no body is altered or another's."""
 
 from __future__ import annotations
 
