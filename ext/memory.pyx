@@ -350,6 +350,12 @@ cdef class Memory:
         store_u64(&self.shared.gauges[self.shared.slot].pid, os.getpid())
         store_u64(&self.shared.gauges[self.shared.slot].beat_ns, time.monotonic_ns())
 
+    def refuse_generation(self, generation: int) -> None:
+        """This worker could not load that policy: the supervisor reads it in its gauges."""
+        if self.shared.slot < 0:
+            raise RuntimeError("no slot, nothing to refuse")
+        store_u64(&self.shared.gauges[self.shared.slot].generation_refused, generation)
+
     def ring_read(self, slot: int, bytes_max: int) -> list:
         """Take finished records off a worker's ring: (RECORD_*, payload), until bytes_max of payload are reached or it is empty."""
         cdef Ring* ring = &self.shared.rings[<int>self._worker(slot)]
@@ -382,6 +388,27 @@ cdef class Memory:
                     "case_id": f"{e.case_id:016x}", "rule_id": f"{e.rule_id:016x}", "hits": e.hits,
                 })
         return found
+
+    def blocks_count(self) -> tuple:
+        """(blocks in force, those of each area by id): `blocks` without the list."""
+        cdef BlockEntry e
+        cdef uint64_t i, bits, now = time.monotonic_ns()
+        cdef uint64_t count = 0
+        cdef uint64_t areas[256]
+        cdef uint32_t word, area
+        memset(areas, 0, sizeof(areas))
+        with nogil:
+            for i in range((self.shared.blocks.bucket_mask + 1) * BLOCKS_BUCKET):
+                if not blocks_at(&self.shared.blocks, &self.shared.secret, i, now, &e):
+                    continue
+                count += 1
+                for word in range(AREA_WORDS):
+                    bits = e.areas[word]
+                    while bits:
+                        area = 63 - leading_zeros_u64(bits)
+                        bits &= ~(<uint64_t>1 << area)
+                        areas[word * 64 + area] += 1
+        return count, {area: areas[<int>area] for area in range(AREAS_MAX) if areas[<int>area]}
 
     def block_put(self, kind: str, source: str, areas: list, ttl_ns: int, ttl_max_ns: int, blocks_max: int, rule_id: int,
                   rule: int = 0) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import logging
 import os
 import socket
 import stat
@@ -25,6 +26,7 @@ BODY_BYTES_MAX = 64 * 1024
 REQUEST_S = 30.0
 KEEP_ALIVE_S = 75.0
 LISTED_MAX = 10_000
+LOGGER = logging.getLogger("admin")
 PROBLEM_TYPE = "application/problem+json"
 
 
@@ -94,8 +96,11 @@ def make_app(served: Served, token: str) -> web.Application:
             if isinstance(error, FilesRefused):
                 more["problems"] = [msgspec.to_builtins(each) for each in error.problems]
             return problem(_STATUS[error.fault], error.message, error.hint, **more)
-        except web.HTTPException as error:
+        except web.HTTPException as error:  # no such path, no such method, body too large
             return problem(error.status, error.reason, "the paths are in docs/operations.md")
+        except Exception:
+            LOGGER.exception("%s %s failed", request.method, request.path)
+            return problem(500, "a defect of ours", "the log (stderr) has the details")
 
     app = web.Application(middlewares=[guard], client_max_size=BODY_BYTES_MAX)
     app[SERVED] = served

@@ -23,7 +23,8 @@ WINDOW_S = 60  # people, latency
 RATE_S = 10  # requests a second and the like
 SHARE_MIN = 0.99  # of people's requests; below it the answer is no
 REQUESTS_MIN = 50  # an area with fewer people's requests is not judged on its own
-RUSH_CALM_NS = 30_000_000_000  # ext/known.pxd
+_WRAP = 1 << 64  # counters wrap there
+_JUMP = 1 << 62  # a difference beyond is no difference but a new memory, or nonsense
 
 SCALARS = (
     "requests",
@@ -65,9 +66,14 @@ def percentile_ms(buckets: Sequence[int], share: float) -> float | None:
     return round(latency_bound_s(len(buckets) - 1) * 1000, 3)
 
 
-def in_rush(state: Mapping[str, int], now_ns: int) -> bool:
-    """Whether area-wide limits shed newcomers, or did until just now."""
-    return bool(state["rush_since_ns"]) and now_ns - state["rush_last_ns"] < RUSH_CALM_NS
+def _difference(start: Sequence[int], end: Sequence[int], at: int) -> int | None:
+    found = (end[at] - start[at]) % _WRAP
+    return found if found < _JUMP else None
+
+
+def _grown(start: Sequence[int], end: Sequence[int], at: int) -> int:
+    """How much a counter grew; 0 where it jumped."""
+    return _difference(start, end, at) or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,11 @@ class AreaHistory:
 
     def add(self, now_ns: int, totals: Mapping[str, Any], rush: bool) -> None:
         """Take a sample; at most one a second is useful."""
-        row = array("q", [totals[name] for name in SCALARS])
+        row = array("Q", [totals[name] for name in SCALARS])
         row.extend(totals["verdicts"])
         row.extend(totals["latency"])
         last = self._samples[-1][1] if self._samples else None
-        if last is not None and row[_AT["requests"]] < last[_AT["requests"]]:
+        if last is not None and _difference(last, row, _AT["requests"]) is None:
             self._samples.clear()
             last = None
         people, served = self._people(last, row, rush) if last is not None else (0, 0)
@@ -108,15 +114,15 @@ class AreaHistory:
     @staticmethod
     def _people(last: Sequence[int], row: Sequence[int], rush: bool) -> tuple[int, int]:
         """The two sums of people, continued by what came since the last sample."""
-        known = row[_AT["known_requests"]] - last[_AT["known_requests"]]
-        known_served = row[_AT["known_served"]] - last[_AT["known_served"]]
+        known = _grown(last, row, _AT["known_requests"])
+        known_served = _grown(last, row, _AT["known_served"])
         newcomers = newcomers_served = 0
         if not rush:
-            passed = row[_VERDICTS_AT] - last[_VERDICTS_AT]
-            served = row[_AT["served"]] - last[_AT["served"]]
-            newcomers = max(passed - known, 0)
-            newcomers_served = min(max(served - known_served, 0), newcomers)
-        return last[_PEOPLE_AT] + known + newcomers, last[_SERVED_AT] + known_served + newcomers_served
+            newcomers = max(_grown(last, row, _VERDICTS_AT) - known, 0)
+            newcomers_served = min(max(_grown(last, row, _AT["served"]) - known_served, 0), newcomers)
+        return (last[_PEOPLE_AT] + known + newcomers) % _WRAP, (
+            last[_SERVED_AT] + known_served + newcomers_served
+        ) % _WRAP
 
     def _span(self, window_s: int) -> tuple[float, array[int] | None, array[int] | None]:
         """Seconds, first and last row of what of the window there is."""
@@ -135,7 +141,7 @@ class AreaHistory:
         _, start, end = self._span(WINDOW_S)
         if start is None or end is None:
             return People(0, 0)
-        return People(end[_PEOPLE_AT] - start[_PEOPLE_AT], end[_SERVED_AT] - start[_SERVED_AT])
+        return People(_grown(start, end, _PEOPLE_AT), _grown(start, end, _SERVED_AT))
 
     def rates(self) -> dict[str, float]:
         """A second, over the last ten: requests, served, shed and each verdict."""
@@ -144,14 +150,14 @@ class AreaHistory:
         names |= {verdict: _VERDICTS_AT + index for index, verdict in enumerate(VERDICTS)}
         if start is None or end is None or not seconds:
             return dict.fromkeys(names, 0.0)
-        return {name: round((end[at] - start[at]) / seconds, 1) for name, at in names.items()}
+        return {name: round(_grown(start, end, at) / seconds, 1) for name, at in names.items()}
 
     def latency_ms(self, share: float) -> float | None:
         """A percentile over the last minute."""
         _, start, end = self._span(WINDOW_S)
         if start is None or end is None:
             return None
-        return percentile_ms([end[at] - start[at] for at in range(_LATENCY_AT, _LATENCY_AT + LATENCY_BUCKETS)], share)
+        return percentile_ms([_grown(start, end, at) for at in range(_LATENCY_AT, _PEOPLE_AT)], share)
 
 
 class History:

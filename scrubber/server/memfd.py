@@ -14,9 +14,9 @@ _GET_SEALS = 1034
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # SEAL, SHRINK, GROW, WRITE
 
 
-def plain(name: str, size_bytes: int) -> int:
-    """A writable memory file of zeros; the caller owns the descriptor (close-on-exec)."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+def plain(name: str, size_bytes: int = 0) -> int:
+    """A writable memory file of zeros that may be sealed later; the caller owns the descriptor (close-on-exec)."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.truncate(fd, size_bytes)
     except OSError:

@@ -12,7 +12,6 @@ from scrubber.control.status import (
     AreaHistory,
     History,
     describe_people,
-    in_rush,
     latency_bound_s,
     percent,
     percentile_ms,
@@ -101,10 +100,13 @@ def test_percentiles() -> None:
     assert percentile_ms([1, 0, 0, 0, 1], 0.51) == 0.128
 
 
-def test_a_rush_ends_when_shedding_does() -> None:
-    assert not in_rush({"rush_since_ns": 0, "rush_last_ns": 0}, 100 * S)
-    assert in_rush({"rush_since_ns": 1, "rush_last_ns": 90 * S}, 100 * S)
-    assert not in_rush({"rush_since_ns": 1, "rush_last_ns": 60 * S}, 100 * S)
+def test_nonsense_from_a_worker_is_no_figure_and_no_exception() -> None:
+    area = AreaHistory()
+    area.add(0, totals(10, served=10), False)
+    area.add(S, totals(20, served=2**64 - 1, known_requests=2**64 - 1, latency={3: 2**64 - 1}), False)
+    assert area.people().requests <= 20
+    assert area.rates()["served"] == 0.0
+    assert area.latency_ms(0.5) is None
 
 
 @pytest.mark.parametrize(

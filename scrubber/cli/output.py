@@ -1,0 +1,92 @@
+"""How commands speak: data on stdout, what went wrong on stderr, each error one line and a hint on a line of its own.
+
+Owns: consoles, the look of problems, the JSON form of an error. Invariant: text from files and gateways is never
+markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from scrubber.errors import FilesRefused, Problem, ScrubberError, errors_of
+
+
+def stdout() -> Console:
+    """Made anew for each use, so that it follows redirections; honours NO_COLOR."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say_json(value: object) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def hint_line(hint: str) -> Text:
+    return Text.assemble(("Try: ", "bold"), hint)
+
+
+def problem_text(problem: Problem) -> Text:
+    """File, place and message; below it what was expected and what to do."""
+    colour = "bold red" if problem.severity == "error" else "bold yellow"
+    text = Text.assemble((f"{problem.severity}: ", colour), (problem.file, "bold"))
+    if problem.path:
+        text.append(f": {problem.path}", "cyan")
+    text.append(f": {problem.message}")
+    if problem.expected:
+        text.append("\n  expected: ", "dim").append(problem.expected)
+    if problem.hint:
+        text.append("\n  Try: ", "bold").append(problem.hint)
+    return text
+
+
+def count_text(problems: Sequence[Problem]) -> str:
+    """As in "2 errors, 1 warning"."""
+    errors = len(errors_of(problems))
+    warnings = len(problems) - errors
+    parts = [
+        f"{number} {word}{'' if number == 1 else 's'}" for number, word in ((errors, "error"), (warnings, "warning"))
+    ]
+    return ", ".join(part for part in parts if not part.startswith("0 ")) or "no problems"
+
+
+def error_object(error: ScrubberError) -> dict[str, Any]:
+    found: dict[str, Any] = {"fault": error.fault, "message": error.message, "hint": error.hint}
+    if isinstance(error, FilesRefused):
+        found["problems"] = [msgspec.to_builtins(problem) for problem in error.problems]
+    return {"error": found}
+
+
+def say_error(error: ScrubberError, as_json: bool) -> None:
+    """On stderr for people; as a document on stdout where JSON was asked for."""
+    if as_json:
+        say_json(error_object(error))
+        return
+    console = stderr()
+    if isinstance(error, FilesRefused):
+        for problem in error.problems:
+            console.print(problem_text(problem))
+    console.print(Text.assemble(("scrubber: ", "bold red"), error.message))
+    if error.hint:
+        console.print(hint_line(error.hint))
+
+
+class Commands(click.Group):
+    """A group whose commands may raise ScrubberError: said, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ScrubberError as error:
+            say_error(error, as_json="--json" in sys.argv[1:])
+            ctx.exit(1)

@@ -1,0 +1,118 @@
+"""Commands for a running gateway: status, block, unblock, reload. They reach it over its Unix socket.
+
+Owns: how the gateway is found, and how its answers look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from scrubber.cli import output, screen
+from scrubber.config.gateway import Admin, default_state_dir, load_gateway
+from scrubber.errors import FilesRefused, ValueRefused
+from scrubber.units import NS_PER_S, parse_duration_ns
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType[float]):
+    """A duration with its unit; seconds inside."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration_ns(value) / NS_PER_S
+        except ValueRefused as error:
+            self.fail(f"{error.message}: write {error.expected}", param, ctx)
+
+
+def to_gateway(command: F) -> F:
+    """Adds the options that say which gateway is meant."""
+    named = click.option(
+        "--gateway",
+        type=click.Path(path_type=Path),
+        envvar="SCRUBBER_GATEWAY",
+        help="Its gateway file.",
+        metavar="FILE",
+    )
+    socket = click.option(
+        "--socket", type=click.Path(path_type=Path), envvar="SCRUBBER_SOCKET", help="Its admin socket.", metavar="PATH"
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+    return named(socket(as_json(command)))
+
+
+def ask(
+    gateway: Path | None, socket: Path | None, method: str, path: str, *, body: object = None, **params: str
+) -> dict[str, Any]:
+    """One request to the gateway that is meant: by file, by socket, or the one in the default place."""
+    from scrubber.admin import client  # noqa: PLC0415 - aiohttp takes a moment to import
+
+    if socket is not None:
+        admin = Admin(str(socket.absolute()))
+    elif gateway is not None:
+        loaded, problems = load_gateway(gateway)
+        if loaded is None:
+            raise FilesRefused(problems)
+        admin = loaded.admin
+    else:
+        admin = Admin(f"{default_state_dir()}/admin.sock")
+    return client.call(admin.socket, admin.token_file, method, path, body=body, params=params or None)
+
+
+@click.command()
+@to_gateway
+def status(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Do people get through? And what is happening."""
+    answer = ask(gateway, socket, "GET", "/v1/status")
+    if as_json:
+        output.say_json(answer)
+    else:
+        screen.show_status(output.stdout(), answer)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--for", "ttl_s", type=Duration(), default="10m", show_default=True, help="How long.", metavar="DURATION")
+@click.option("--reason", required=True, help="Why: it goes on the record.")
+@click.option("--area", default="", help="Bind this area only.")
+@to_gateway
+def block(
+    *, source: str, ttl_s: float, reason: str, area: str, gateway: Path | None, socket: Path | None, as_json: bool
+) -> None:
+    """Block SOURCE (an address or a prefix) for a time, under a clause of a mandate."""
+    order = {"source": source, "ttl_s": ttl_s, "reason": reason, "area": area}
+    answer = ask(gateway, socket, "POST", "/v1/blocks", body=order)
+    if as_json:
+        output.say_json(answer)
+    else:
+        output.stdout().print(screen.act_text(answer))
+
+
+@click.command()
+@click.argument("source")
+@click.option("--reason", default="", help="Why: it goes on the record.")
+@to_gateway
+def unblock(source: str, reason: str, gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Lift the block of SOURCE."""
+    answer = ask(gateway, socket, "DELETE", "/v1/blocks", source=source, reason=reason)
+    if as_json:
+        output.say_json(answer)
+    else:
+        output.stdout().print(screen.act_text(answer))
+
+
+@click.command()
+@to_gateway
+def reload(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Read gateway file and mandates again. Where anything is wrong, nothing changes."""
+    answer = ask(gateway, socket, "POST", "/v1/reload")
+    if as_json:
+        output.say_json(answer)
+    else:
+        screen.show_reload(output.stdout(), answer)

@@ -1,0 +1,48 @@
+"""`scrubber run GATEWAY.toml`: check, prepare, and become the keeper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from scrubber.cli import output
+from scrubber.config.gateway import Gateway
+from scrubber.mandate.load import Loaded
+
+
+@click.command()
+@click.argument("gateway", type=click.Path(path_type=Path), metavar="GATEWAY.toml")
+def run(gateway: Path) -> None:
+    """Run the gateway of this file until SIGTERM (drains) or a second one (at once). SIGHUP reloads.
+
+    Says "ready: …" on stdout once it serves.
+    """
+    from scrubber.mandate.load import load_all  # noqa: PLC0415 - see check
+    from scrubber.server import start  # noqa: PLC0415 - loads the native core
+
+    loaded = load_all(gateway)
+    say_notices(loaded)
+    start.become_keeper(start.prepare(loaded))
+
+
+def say_notices(loaded: Loaded) -> None:
+    """What the operator should know at every start, on stderr."""
+    console = output.stderr()
+    for problem in loaded.problems:
+        console.print(output.problem_text(problem))
+    for notice in notices(loaded.gateway, [mandate.id for mandate in loaded.mandates]):
+        console.print(f"note: {notice}", markup=False)
+
+
+def notices(gateway: Gateway, mandate_ids: list[str]) -> list[str]:
+    """One line each."""
+    found = []
+    if mandate_ids:
+        word = "mandates" if len(mandate_ids) > 1 else "mandate"
+        found.append(f"unsigned {word} accepted, as allow_unsigned = true says: {', '.join(mandate_ids)}")
+    if not gateway.enforce:
+        found.append("dry run (enforce = false): decides and records, touches nothing")
+    found.append(f"all processes run as uid {os.geteuid()}, without an enforcer: blocks stay inside the gateway")
+    return found

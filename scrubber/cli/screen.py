@@ -1,0 +1,124 @@
+"""How a gateway's answers look on a terminal. Owns no meaning: figures and texts are the gateway's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scrubber.cli.output import count_text, problem_text
+from scrubber.errors import Problem
+from scrubber.units import NS_PER_S, format_duration
+
+ACTS_SHOWN = 8
+
+
+def show_status(console: Console, status: Mapping[str, Any]) -> None:
+    """First the answer, then areas, workers, and what is happening."""
+    people = status["people"]
+    answer, _, figure = people["text"].partition(", ")
+    colour = "bold green" if people["through"] else "bold red"
+    console.print(Text.assemble(("Do people get through? ", "bold"), (answer, colour), f", {figure}"))
+    for notice in status["notices"]:
+        console.print(Text(f"note: {notice}", "yellow"))
+    console.print(_areas(status))
+    console.print(_children(status))
+    blocks = status["blocks"]["in_force"]
+    console.print(Text(f"{blocks:,} block{'' if blocks == 1 else 's'} in force, {_mandates(status)}"))
+    acts = status["acts"][-ACTS_SHOWN:]
+    if acts:
+        console.print(Text("what happened last:", "bold"))
+    for act in acts:
+        console.print(Text(f"  {act_line(act)}"))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True, overflow="fold")
+    return table
+
+
+def _areas(status: Mapping[str, Any]) -> Table:
+    words = ("req/s", "served", "throttle", "deny", "drop", "tarpit", "blocks", "p50 ms", "p99 ms")
+    table = _table("area", *words, "state")
+    for area in status["areas"]:
+        rates = area["per_s"]
+        cells = [rates["requests"], rates["served"], rates["throttle"], rates["deny"], rates["drop"], rates["tarpit"]]
+        state = Text("rush", "bold red") if area["rush"] else Text("calm")
+        table.add_row(
+            Text(area["name"]),
+            *(f"{cell:,.1f}" for cell in cells),
+            f"{area['blocks']:,}",
+            _ms(area["latency_ms_p50"]),
+            _ms(area["latency_ms_p99"]),
+            state,
+        )
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
+def _children(status: Mapping[str, Any]) -> Table:
+    table = _table("process", "pid", "beat", "restarts", "policy", "connections", "in flight")
+    for child in status["children"]:
+        name = child["role"] if child["slot"] < 0 else f"{child['role']}[{child['slot']}]"
+        age = child["beat_age_ms"]
+        table.add_row(
+            name,
+            str(child["pid"]) if child["pid"] else Text("none", "red"),
+            "none yet" if age is None else f"{age:,.0f} ms ago",
+            f"{child['restarts']:,}",
+            str(child.get("generation", "")),
+            f"{child['connections']:,}" if "connections" in child else "",
+            f"{child['requests']:,}" if "requests" in child else "",
+        )
+    return table
+
+
+def _mandates(status: Mapping[str, Any]) -> str:
+    return (
+        "; ".join(
+            f"mandate {each['id']} (serial {each['serial']}, until {each['expires']}"
+            f"{'' if each['signed'] else ', unsigned'}{', expired' if each['expired'] else ''})"
+            for each in status["mandates"]
+        )
+        or "no mandate"
+    )
+
+
+def act_line(act: Mapping[str, Any]) -> str:
+    """Time and message of a record; all of it where it has no message."""
+    message = act.get("message") or msgspec.json.encode(act).decode()
+    return f"{str(act.get('@timestamp', ''))[:19]} {message}".strip()
+
+
+def act_text(answer: Mapping[str, Any]) -> Text:
+    """What a block or unblock did."""
+    text = Text(f"{answer['did']} {answer['source']}", "bold")
+    if answer.get("ttl_s"):
+        text.append(f" for {format_duration(round(answer['ttl_s'] * NS_PER_S))}")
+    if answer.get("rule"):
+        text.append(f" under {answer['rule']}")
+    if answer.get("areas"):
+        text.append(f" in {', '.join(answer['areas'])}")
+    if answer.get("case"):
+        text.append(f", case {answer['case']}")
+    return text
+
+
+def show_reload(console: Console, answer: Mapping[str, Any]) -> None:
+    """The new generation; warnings first."""
+    problems = [msgspec.convert(each, Problem) for each in answer["problems"]]
+    for problem in problems:
+        console.print(problem_text(problem))
+    console.print(
+        Text(f"reloaded: policy {answer['generation']} in force in {answer['workers']} workers, {count_text(problems)}")
+    )

@@ -1,0 +1,92 @@
+"""The policy in force: what it was made of, and what a reload may change.
+
+Owns: the step from files to images, and which settings belong to a gateway's whole life. Invariant: a policy is whole
+or is not made; the one in force is never touched.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scrubber.config.gateway import Gateway
+from scrubber.errors import FilesRefused, Problem
+from scrubber.mandate.compile import CompiledPolicy, assign_area_ids, compile_policy, next_expiry, restore
+from scrubber.mandate.load import load_all
+from scrubber.mandate.schema import Mandate
+
+RESTART_HINT = "stop the gateway and start it again; until then undo this change to reload the others"
+
+
+@dataclass(frozen=True)
+class PolicyInForce:
+    """Gateway file and mandates as they are obeyed now."""
+
+    gateway: Gateway
+    mandates: tuple[Mandate, ...]
+    area_ids: dict[str, int]
+    generation: int
+    rules: tuple[str, ...] = ()  # "mandate/rule" by index; empty where only the image was at hand
+
+    def next_expiry(self, now: datetime.datetime) -> datetime.datetime | None:
+        """When the next mandate ends; None: none that is valid now."""
+        return next_expiry(self.mandates, now)
+
+    def area_names(self) -> dict[int, str]:
+        """Areas of the gateway file by their index."""
+        return {self.area_ids[area.name]: area.name for area in self.gateway.areas}
+
+
+def compile_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy]:
+    """The same files as they are to be read now (a mandate expired, the clock was set), as the next generation."""
+    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1)
+
+
+def compile_files(
+    gateway: Gateway, mandates: tuple[Mandate, ...], area_ids: Mapping[str, int], generation: int
+) -> tuple[PolicyInForce, CompiledPolicy]:
+    """Images of checked files. OperatorError: more areas than there may be."""
+    ids = assign_area_ids(gateway, area_ids)
+    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids)
+    return PolicyInForce(gateway, mandates, ids, generation, tuple(compiled.rules)), compiled
+
+
+def from_image(image: bytes) -> PolicyInForce:
+    """What an image was made of. PolicyRefused."""
+    found = restore(image)
+    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation)
+
+
+def read_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
+    """The files as they are now, and their warnings. FilesRefused: with all that speaks against them."""
+    loaded = load_all(old.gateway.file)
+    reasons = restart_reasons(old.gateway, loaded.gateway)
+    if reasons:
+        raise FilesRefused([*reasons, *loaded.problems])
+    policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1)
+    return policy, compiled, list(loaded.problems)
+
+
+def restart_reasons(old: Gateway, new: Gateway) -> list[Problem]:
+    """Each setting that differs and was fixed when the gateway started."""
+    pairs = {
+        "listener": ([str(each.address) for each in old.listeners], [str(each.address) for each in new.listeners]),
+        "workers": (old.workers, new.workers),
+        "state_dir": (old.state_dir, new.state_dir),
+        "memory": (old.memory, new.memory),
+        "admin.socket": (old.admin.socket, new.admin.socket),
+        "log.access": (old.log.access, new.log.access),
+        "limits.connections_max": (old.limits.connections_max, new.limits.connections_max),
+    }
+    return [
+        Problem(new.file, path, "cannot change while the gateway runs: needs a restart", _shown(before), RESTART_HINT)
+        for path, (before, after) in pairs.items()
+        if before != after
+    ]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "the listeners it started with: " + ", ".join(value)
+    return f"what it started with: {value}" if isinstance(value, (int, str)) else "what it started with"

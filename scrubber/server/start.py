@@ -1,0 +1,139 @@
+"""From checked files to a plan that the keeper can be exec'ed with.
+
+Owns: the state directory, the lock on the admin socket's name, the shared memory, the first policy. Everything here may
+fail with a hint; nothing runs yet. Invariant: two gateways never share an admin socket or a state directory's token.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import stat
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from scrubber import _native
+from scrubber.admin import token
+from scrubber.config.gateway import Gateway
+from scrubber.control.policy import compile_files
+from scrubber.errors import KernelError, OperatorError
+from scrubber.mandate.load import Loaded
+from scrubber.server import access_log, images, memfd
+from scrubber.server.plan import ListenerPlan, Plan
+
+DRAIN_S = 10.0
+FIRST_GENERATION = 1
+COUNT_CELLS_MIN = 1024
+
+
+def prepare(loaded: Loaded) -> Plan:
+    """Everything made, and the plan of it. OperatorError, KernelError."""
+    gateway = loaded.gateway
+    make_directory(gateway.state_dir)
+    make_directory(str(Path(gateway.admin.socket).parent))
+    lock = take_lock(gateway.admin.socket)
+    token.make(gateway.admin.token_file)
+    token.read(gateway.admin.token_file)
+    if gateway.log.access != "off" and (why := access_log.check_writable(gateway.log.access)):
+        hint = 'name another file in [log] access, or "-" for stdout, or "off"'
+        raise OperatorError(f"cannot write the access log {gateway.log.access}: {why}", hint=hint)
+    policy, compiled = compile_files(gateway, loaded.mandates, {}, FIRST_GENERATION)
+    try:
+        regions, gauges = make_memory(gateway)
+        policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)
+    except OSError as error:
+        hint = "choose smaller tables in [memory], or raise the limits on memory and open files"
+        raise KernelError(f"no memory for the tables: {error.strerror or error}", hint=hint) from None
+    return Plan(
+        roles={role: [sys.executable, "-m", f"scrubber.server.{role}"] for role in ("worker", "supervisor")},
+        workers=gateway.workers,
+        listeners=[ListenerPlan(each.address.address, each.address.port) for each in gateway.listeners],
+        regions=regions,
+        policy=policy_fd,
+        prefixes=prefix_fds,
+        generation=policy.generation,
+        gauges_offset=gauges[0],
+        gauges_slot_bytes=gauges[1],
+        lock=lock,
+        drain_s=DRAIN_S,
+        protects=protects(gateway),
+        admin_socket=gateway.admin.socket,
+        settings={"engine": {"access_log": gateway.log.access != "off"}},
+    )
+
+
+def become_keeper(plan: Plan) -> NoReturn:
+    """Exec: the keeper starts with nothing of us in its memory but the plan."""
+    raise_file_limit()
+    fd = plan.to_fd()
+    os.execv(sys.executable, [sys.executable, "-m", "scrubber.server.keeper", str(fd)])  # noqa: S606
+
+
+def protects(gateway: Gateway) -> str:
+    """As in "site (127.0.0.1:8000), portal (unix:/run/app.sock)"."""
+    return ", ".join(
+        f"{area.name} ({', '.join(str(origin.address) for origin in area.origins)})" for area in gateway.areas
+    )
+
+
+def make_directory(path: str) -> None:
+    """Ours alone to write: mode 0700 where we make it. OperatorError: it is another's, or others may write there."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as error:
+        hint = "set state_dir in the gateway file to a directory that this user may write"
+        raise OperatorError(f"cannot make the directory {path}: {error.strerror}", hint=hint) from None
+    writable_by_others = stat.S_IMODE(found.st_mode) & 0o022
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or writable_by_others:
+        hint = f"it must be a directory of uid {os.geteuid()} that nobody else may write (chmod 700 {path})"
+        raise OperatorError(f"{path} is not safe to keep state in", hint=hint)
+
+
+def take_lock(socket_path: str) -> int:
+    """A descriptor that holds the lock on this admin socket; it survives exec. OperatorError: another gateway has
+    it."""
+    path = f"{socket_path}.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OperatorError(f"cannot open {path}: {error.strerror}", hint="see state_dir in the gateway file") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        hint = "stop that one first (scrubber status shows it), or give this one its own state_dir in the gateway file"
+        raise OperatorError(f"another gateway runs with the admin socket {socket_path}", hint=hint) from None
+    return fd
+
+
+def make_memory(gateway: Gateway) -> tuple[dict[str, int], tuple[int, int]]:
+    """The shared regions (kind -> memfd), and where the gauges' slots lie: offset of the first, bytes of each.
+    OSError."""
+    workers, memory = gateway.workers, gateway.memory
+    shapes = {
+        "control": (0, 0),
+        "limiter": (memory.limiter_cells, 0),
+        "ladder": (memory.ladder, 0),
+        "known": (memory.known, 0),
+        "blocks": (memory.blocks, 0),
+        "totals": (0, workers),
+        "gauges": (max(4 * gateway.limits.connections_max // workers, COUNT_CELLS_MIN), workers),
+        "rings": (memory.ring_bytes, workers),
+    }
+    regions: dict[str, int] = {}
+    for kind, (capacity, slots) in shapes.items():
+        regions[kind] = memfd.plain(f"scrubber-{kind}")
+        _native.region_init(regions[kind], kind, capacity, slots)
+    return regions, _native.Memory(regions, -1).gauges_layout()
+
+
+def raise_file_limit() -> None:
+    """As many open files as we may have: every connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,303 @@
+"""The supervisor: reads files, compiles policies, writes the log, serves the admin side. Traffic does not need it.
+
+Owns: the policy in force and its replacement; the order of things at start and end. A new supervisor finds all it needs
+in the images and regions that the keeper holds. Invariants: a reload that is not wholly sound changes nothing;
+compiling and writing happen in threads, so that the loop beats; the beat comes from that loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import functools
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import msgspec
+import uvloop
+
+from scrubber import _native
+from scrubber.admin import app, metrics, token
+from scrubber.admin.app import BlockOrder, UnblockOrder
+from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
+from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
+from scrubber.mandate.compile import CompiledPolicy
+from scrubber.server import child, images, log, memfd
+from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
+from scrubber.server.child import Beat
+from scrubber.server.journal import Journal
+from scrubber.server.overview import Overview
+from scrubber.server.plan import Start
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BEAT_S = 0.1
+SAMPLE_S = 1.0
+TAKEN_S = 2.0  # for all workers to put a policy in force
+TAKEN_LOOK_S = 0.02
+EXPIRY_LOOK_S = 1.0
+CLOCK_SET_NS = 2_000_000_000
+
+
+class Supervisor:
+    """What stands behind the admin API (scrubber.admin.app.Served)."""
+
+    def __init__(self, channel: Channel, start: Start, logger: logging.Logger) -> None:
+        self.channel = channel
+        self.logger = logger
+        self.loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self.loop.create_future()
+        self.beat = Beat(start.fds["beat"])
+        self.memory = _native.Memory(start.regions(), -1)
+        self.policy = from_image(memfd.read_all(start.fds["policy"]))
+        self.workers = start.workers
+        self.journal = Journal(self.memory, start.workers, self.policy.gateway.log.access, logger)
+        self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
+        self.overview.children = start.children
+        self.changing = asyncio.Lock()
+        self.looked_at = datetime.datetime.now(datetime.UTC)
+        self.offset_ns = time.time_ns() - time.monotonic_ns()
+        self.tasks: list[asyncio.Task[None]] = []
+        images.close([start.fds["beat"], start.fds["policy"], *start.prefixes(), *start.regions().values()])
+
+    # ── life ──
+
+    async def run(self) -> None:
+        """Until the keeper says drain, or is gone."""
+        admin = self.policy.gateway.admin
+        runner = await app.serve(app.make_app(self, token.read(admin.token_file)), admin.socket)
+        self.loop.add_reader(self.channel.fileno(), self.on_message)
+        self.every(BEAT_S, self._beat)
+        self.every(SAMPLE_S, self._sample)
+        self.every(EXPIRY_LOOK_S, self._look_expired)
+        self._watch(self.loop.create_task(self.journal.run()))
+        try:
+            await self.ended
+        finally:
+            tasks = list(self.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.journal.finish()
+            with contextlib.suppress(OSError):
+                os.unlink(admin.socket)
+            await runner.cleanup()
+
+    def every(self, period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
+        """Call `work` again and again. Errors of ours are logged and it goes on; a defect ends this supervisor."""
+
+        async def repeat() -> None:
+            while True:
+                try:
+                    done = work()
+                    if done is not None:
+                        await done
+                except ScrubberError as error:
+                    self.logger.error("%s (%s)", error.message, error.hint)
+                await asyncio.sleep(period_s)
+
+        self._watch(self.loop.create_task(repeat()))
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        """A task whose failure is this supervisor's: the keeper then starts a new one."""
+
+        def over(task: asyncio.Task[None]) -> None:
+            self.tasks.remove(task)
+            if not task.cancelled() and (error := task.exception()) and not self.ended.done():
+                self.ended.set_exception(error)
+
+        self.tasks.append(task)
+        task.add_done_callback(over)
+
+    def _beat(self) -> None:
+        self.beat()
+
+    def _sample(self) -> None:
+        self.memory.sweep()
+        self.overview.sample(self.policy)
+
+    # ── the keeper ──
+
+    def on_message(self) -> None:
+        try:
+            while (received := self.channel.receive()) is not None:
+                self._obey(received)
+                received.close()
+        except ChannelClosed:
+            self.end()
+        except ChannelError as error:
+            self.logger.error("the keeper broke the protocol: %s", error)
+            self.end()
+
+    def _obey(self, received: Received) -> None:
+        if received.type == "children":
+            self.overview.children = received.message["children"]
+        elif received.type == "reload":
+            self._watch(self.loop.create_task(self._reload_by_signal()))
+        elif received.type == "drain":
+            self.end()
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    # ── policies ──
+
+    async def _reload_by_signal(self) -> None:
+        try:
+            await self.reload()
+        except FilesRefused as error:
+            for problem in error.problems:
+                self.logger.error("%s", problem)
+        except ScrubberError as error:
+            self.logger.error("reload: %s (%s)", error.message, error.hint)
+        except Exception:
+            self.logger.exception("reload: a defect; what is in force stays")
+
+    async def reload(self) -> dict[str, Any]:
+        """Served.reload: read the files again; on any problem keep what is in force."""
+        async with self.changing:
+            try:
+                policy, compiled, problems = await self._in_thread(read_again, self.policy)
+                workers = await self._put_in_force(policy, compiled)
+            except ScrubberError as error:
+                self._reloaded(ok=False, message=error.message)
+                raise
+        self._reloaded(ok=True, message=f"policy {policy.generation} in force")
+        shown = [msgspec.to_builtins(problem) for problem in problems]
+        return {"generation": policy.generation, "workers": workers, "problems": shown}
+
+    def _reloaded(self, *, ok: bool, message: str) -> None:
+        self.overview.reloads["done" if ok else "refused"] += 1
+        self.overview.last_reload = {"at": now_iso(), "ok": ok, "message": message}
+        self.logger.log(logging.INFO if ok else logging.ERROR, "reload: %s", message if ok else f"refused: {message}")
+        self.journal.record(act("reload" if ok else "reload_refused", message))
+
+    async def _put_in_force(self, policy: PolicyInForce, compiled: CompiledPolicy) -> int:
+        """Hand a policy to all workers; how many have it now. InternalError: refused, and the former is back in
+        force."""
+        former, self.policy = self.policy, policy
+        await self._publish(policy.generation, compiled)
+        taken, refused = await self._taken(policy.generation)
+        if refused:
+            back, compiled = await self._in_thread(
+                compile_files, former.gateway, former.mandates, former.area_ids, policy.generation + 1
+            )
+            self.policy = back
+            await self._publish(back.generation, compiled)
+            hint = "the former policy stays in force; the reason is in the workers' log (stderr)"
+            raise InternalError(f"policy {policy.generation} was refused by {refused} workers", hint=hint)
+        return taken
+
+    async def _publish(self, generation: int, compiled: CompiledPolicy) -> None:
+        """To the keeper, which keeps it and hands it on. PolicyRefused: the core does not find it sound."""
+        policy_fd, prefix_fds = await self._in_thread(images.seal, compiled.image, compiled.prefix_images)
+        try:
+            await self._in_thread(_native.Policy, policy_fd, prefix_fds)
+            self.channel.send({"type": "publish", "generation": generation}, [policy_fd, *prefix_fds])
+        except ChannelError as error:
+            raise InternalError(f"the keeper did not take the policy: {error}", hint="try again") from None
+        finally:
+            images.close([policy_fd, *prefix_fds])
+
+    async def _taken(self, generation: int) -> tuple[int, int]:
+        """How many workers took and how many refused it, once all said so or time is over. A dead one takes it
+        later."""
+        end = self.loop.time() + TAKEN_S
+        while True:
+            gauges = [self.memory.gauges(slot) for slot in range(self.workers)]
+            taken = sum(each["generation"] >= generation for each in gauges)
+            refused = sum(each["generation_refused"] >= generation for each in gauges)
+            if taken + refused == self.workers or self.loop.time() >= end:
+                return taken, refused
+            await asyncio.sleep(TAKEN_LOOK_S)
+
+    async def _look_expired(self) -> None:
+        """Images carry the end of mandates in monotonic time: made anew when one ends, or when the clock was set."""
+        now = datetime.datetime.now(datetime.UTC)
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        expired = [each for each in self.policy.mandates if self.looked_at < each.head.expires <= now]
+        was_set = abs(offset_ns - self.offset_ns) > CLOCK_SET_NS
+        self.looked_at = now
+        if not expired and not was_set:
+            return
+        self.offset_ns = offset_ns
+        for mandate in expired:
+            self._say(act("mandate_expired", f"mandate {mandate.id} has expired: {mandate.head.on_expiry} from now on"))
+        if was_set:
+            self._say(act("clock_set", "the wall clock was set: ends of mandates are computed anew"))
+        async with self.changing:
+            await self._put_in_force(*await self._in_thread(compile_again, self.policy))
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **how: P.kwargs) -> T:
+        return await self.loop.run_in_executor(None, functools.partial(work, *args, **how))
+
+    def _say(self, done: dict[str, Any]) -> None:
+        self.logger.warning("%s", done["message"])
+        self.journal.record(done)
+
+    # ── what the admin side asks for ──
+
+    async def status(self) -> dict[str, Any]:
+        """Served.status."""
+        return await self.overview.status(self.policy)
+
+    def metrics(self) -> str:
+        """Served.metrics."""
+        return metrics.render(self.overview.snapshot(self.policy))
+
+    def acts(self, since: int) -> list[dict[str, Any]]:
+        """Served.acts."""
+        return self.journal.acts.since(since)
+
+    async def block(self, order: BlockOrder) -> dict[str, Any]:
+        """Served.block."""
+        raise OperatorError("not under any clause", hint="see the powers in the mandate")
+
+    async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
+        """Served.unblock."""
+        raise OperatorError("not under any clause", hint="see the powers in the mandate")
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """Served.blocks."""
+        return self.memory.blocks()
+
+
+def act(action: str, message: str, **fields: Any) -> dict[str, Any]:
+    """A record of what the supervisor did, in the form of the core's."""
+    return {"@timestamp": now_iso(), "event.action": action, "message": message, **fields}
+
+
+def now_iso() -> str:
+    """UTC, milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:
+    """Until the keeper says drain, or is gone."""
+    await Supervisor(channel, start, logger).run()
+
+
+def main(argv: list[str]) -> int:
+    """`python -m scrubber.server.supervisor FD`, FD being the channel to the keeper."""
+    channel, start = child.begin(argv)
+    logger = log.setup("supervisor")
+    try:
+        uvloop.run(serve(channel, start, logger))
+    except ScrubberError as error:
+        logger.error("%s (%s)", error.message, error.hint)
+        return 1
+    except OSError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

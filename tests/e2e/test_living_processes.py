@@ -1,0 +1,260 @@
+"""The gateway lives through deaths: kills, wedges, drains, second starts."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import GatewayFactory
+from tests.e2e.support import SLOW, Gateway, Origin, alive, gateway_text, until
+
+
+class Clients:
+    """Asks for `/` again and again from several threads, each request on a connection of its own; counts what came."""
+
+    def __init__(self, gateway: Gateway, threads: int = 4) -> None:
+        self.good = 0
+        self.bad: list[str] = []
+        self.longest_s = 0.0
+        self._gateway = gateway
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        until(lambda: self.good >= 10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._ended.is_set():
+            began = time.monotonic()
+            try:
+                status, _ = self._gateway.get("/")
+                problem = "" if status == 200 else f"status {status}"
+            except (OSError, http.client.HTTPException) as error:
+                problem = repr(error)
+            with self._lock:
+                self.longest_s = max(self.longest_s, time.monotonic() - began)
+                if problem:
+                    self.bad.append(problem)
+                else:
+                    self.good += 1
+            time.sleep(0.005)
+
+
+def test_ready_status_and_a_request(gateway: GatewayFactory) -> None:
+    running = gateway()
+    assert running.get("/hello")[0] == 200
+    status = running.status()
+    assert [child["role"] for child in status["children"]] == ["supervisor", "worker", "worker"]
+    assert all(alive(child["pid"]) for child in status["children"])
+    assert status["listeners"] == [f"http://127.0.0.1:{running.port}"]
+    assert running.socket.stat().st_mode & 0o777 == 0o600
+    assert running.state.stat().st_mode & 0o777 == 0o700
+    assert "unsigned" in running.stderr
+    assert running.stop() == 0
+    assert not running.socket.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port)).close()
+
+
+def test_a_killed_worker_is_replaced_and_the_others_serve(gateway: GatewayFactory) -> None:
+    running = gateway(workers=2)
+    with Clients(running) as clients:
+        for slot in (0, 1, 0):
+            old = running.worker_pid(slot)
+            os.kill(old, signal.SIGKILL)
+            until(lambda slot=slot, old=old: running.worker_pid(slot) not in (0, old))
+            until(lambda slot=slot: running.child("worker", slot)["beat_age_ms"] is not None)
+            time.sleep(0.3)
+        before = clients.good
+        until(lambda: clients.good > before + 20)
+    # only what was established on the killed worker is lost: at most one request of each client a kill
+    assert len(clients.bad) <= 3 * 4, clients.bad
+    assert running.child("worker", 0)["restarts"] == 2
+    assert running.child("worker", 1)["restarts"] == 1
+
+
+def test_connections_that_wait_for_a_killed_worker_go_to_its_successor(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    old = running.worker_pid()
+    os.kill(old, signal.SIGSTOP)  # what connects now waits in the listener's queue, which the keeper holds
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(running.get, "/") for _ in range(20)]
+        time.sleep(0.2)
+        os.kill(old, signal.SIGKILL)
+        assert [answer.result()[0] for answer in answers] == [200] * 20
+
+
+def test_a_wedged_worker_is_replaced(gateway: GatewayFactory) -> None:
+    running = gateway(workers=2)
+    old = running.worker_pid(1)
+    stopped = time.monotonic()
+    os.kill(old, signal.SIGSTOP)
+    until(lambda: not alive(old), what="the wedged worker is killed")
+    assert time.monotonic() - stopped < 2.0 * SLOW
+    until(lambda: running.worker_pid(1) not in (0, old))
+    assert "does not beat" in running.stderr
+    assert all(running.get("/")[0] == 200 for _ in range(20))
+
+
+def test_a_killed_supervisor_is_replaced_and_traffic_does_not_notice(gateway: GatewayFactory) -> None:
+    running = gateway()
+    with Clients(running) as clients:
+        old = running.child("supervisor")["pid"]
+        os.kill(old, signal.SIGKILL)
+        until(lambda: not alive(old))
+
+        def back() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return running.child("supervisor")["pid"] not in (0, old)
+            return False
+
+        until(back, what="a new supervisor answers")
+    assert clients.bad == []
+    running.get("/after")
+    until(lambda: any(line.get("url.path") == "/after" for line in running.log_lines()), what="the log goes on")
+    assert running.cli("reload").returncode == 0
+
+
+def test_a_wedged_supervisor_is_replaced(gateway: GatewayFactory) -> None:
+    running = gateway()
+    old = running.child("supervisor")["pid"]
+    os.kill(old, signal.SIGSTOP)
+    until(lambda: not alive(old), what="the wedged supervisor is killed")
+    assert running.get("/")[0] == 200
+
+
+def test_all_children_killed_at_once(gateway: GatewayFactory) -> None:
+    running = gateway()
+    for child in running.status()["children"]:
+        os.kill(child["pid"], signal.SIGKILL)
+    assert running.get("/")[0] == 200
+
+    def whole() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return all(child["pid"] and child["restarts"] == 1 for child in running.status()["children"])
+        return False
+
+    until(whole)
+
+
+def test_children_end_with_a_killed_keeper(gateway: GatewayFactory) -> None:
+    running = gateway()
+    pids = [child["pid"] for child in running.status()["children"]]
+    running.kill()
+    until(lambda: not any(alive(pid) for pid in pids))
+    again = gateway(directory=running.directory)  # what the dead one left behind is in nobody's way
+    assert again.get("/")[0] == 200
+
+
+def test_sigterm_drains(gateway: GatewayFactory) -> None:
+    running = gateway()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(running.get, f"/slow/{pause}") for pause in (0.5, 1.0, 1.5)]
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: _refused(running.port), what="the port refuses while requests end")
+        assert running.process.poll() is None
+        assert [each.result()[0] for each in slow] == [200] * 3
+    assert running.process.wait(5 * SLOW) == 0
+    paths = [line.get("url.path") for line in running.log_lines()]
+    assert {"/slow/0.5", "/slow/1.0", "/slow/1.5"} <= set(paths)
+
+
+def _refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def test_a_drain_closes_idle_connections(gateway: GatewayFactory) -> None:
+    running = gateway()
+    connection = http.client.HTTPConnection("127.0.0.1", running.port)
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    began = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began < 4 * SLOW
+    connection.close()
+
+
+def test_a_second_sigterm_ends_at_once(gateway: GatewayFactory) -> None:
+    running = gateway()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(running.get, "/slow/8")
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(3 * SLOW) == 0
+        with pytest.raises((OSError, http.client.HTTPException)):
+            cut.result()
+
+
+def test_a_port_that_is_taken_is_one_line_and_a_hint(gateway: GatewayFactory, origin: Origin) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        running = gateway(text=gateway_text(origin.port, address=f"127.0.0.1:{port}"), wait=False)
+        assert running.process.wait(20 * SLOW) == 1
+    lines = [line for line in running.stderr.splitlines() if not line.startswith("note: ")]
+    assert lines[0] == f"scrubber: cannot listen on 127.0.0.1:{port}: another program listens there"
+    assert lines[1].startswith("Try: ")
+    assert len(lines) == 2
+    assert running.stdout == ""
+
+
+def test_a_second_gateway_on_the_same_port_or_socket_is_refused(gateway: GatewayFactory, origin: Origin) -> None:
+    first = gateway()
+    other = gateway(text=gateway_text(origin.port, address=f"127.0.0.1:{first.port}"), wait=False)
+    assert other.process.wait(20 * SLOW) == 1
+    assert "another program listens there" in other.stderr
+    same = gateway(directory=first.directory, wait=False)
+    assert same.process.wait(20 * SLOW) == 1
+    assert "another gateway runs with the admin socket" in same.stderr
+    assert first.get("/")[0] == 200
+
+
+def test_without_any_capability(gateway: GatewayFactory) -> None:
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"] if os.geteuid() == 0 else []
+    if drop and subprocess.run([*drop, "true"], check=False).returncode:
+        pytest.skip("setpriv cannot drop capabilities here")
+    running = gateway(command=drop)
+    assert running.get("/")[0] == 200
+    for child in running.status()["children"]:
+        status = Path(f"/proc/{child['pid']}/status").read_text()
+        assert "CapEff:\t0000000000000000" in status
+    assert f"all processes run as uid {os.geteuid()}" in running.stderr
+
+
+def test_ipv6_and_two_listeners(gateway: GatewayFactory, origin: Origin) -> None:
+    text = gateway_text(origin.port) + '[[listener]]\naddress = "[::1]:0"\n'
+    running = gateway(text=text)
+    port = running.ports[1]
+    connection = http.client.HTTPConnection("::1", port)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert running.get("/")[0] == 200
