@@ -95,8 +95,8 @@ cdef void ladder_over(Ladder* t, uint64_t key, const uint64_t* hold_ns, uint32_t
     if e == NULL:
         e = ladder_victim(bucket, calm_ns, now_ns)
         store_u64(&e.key, 0)        # readers must not see the old source's rung under the new key
+    e.rung = <uint32_t>at           # also when not entered: a reload may have made the ladder shorter
     if entered:
-        e.rung = <uint32_t>at
         e.since_ns = now_ns
     if entered or e.last_ns < now_ns:
         store_u64(&e.last_ns, now_ns)

@@ -81,6 +81,15 @@ def test_a_shorter_ladder_after_a_reload(make: type[Ladder]) -> None:
     assert ladder.over(5, [], ALL, CALM, 106 * S) == NONE
 
 
+@both
+def test_a_ladder_that_grows_back_lifts_nobody(make: type[Ladder]) -> None:
+    ladder = make()
+    for t in (100, 101, 102):
+        ladder.over(5, [S] * 3, ALL, CALM, t * S)
+    assert ladder.over(5, [S], ALL, CALM, 103 * S) == (0, False, -1)
+    assert ladder.under(5, [S] * 3, ALL, CALM, 103 * S) == (0, False, -1)
+
+
 class Both(RuleBasedStateMachine):
     """Native and reference, call by call; keys of different buckets."""
 
