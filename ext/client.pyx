@@ -2,7 +2,7 @@
 # the Client may be read until the pass ends, but nothing may be done with it.
 
 
-cdef inline const AreaSpec* area_fallback(Core* e, uint32_t listener) noexcept nogil:
+cdef const AreaSpec* area_fallback(Core* e, uint32_t listener) noexcept nogil:
     cdef const Policy* p = e.policy.policy
     cdef uint32_t index = p.listeners[listener].default_area
     if index == NO_AREA:
@@ -12,7 +12,7 @@ cdef inline const AreaSpec* area_fallback(Core* e, uint32_t listener) noexcept n
     return &p.areas[index]
 
 
-cdef inline void facts_address(Core* e, Facts* f) noexcept nogil:
+cdef void facts_address(Core* e, Facts* f) noexcept nogil:
     cdef const HashKey* secret = &e.shared.secret
     cdef Address prefix
     address_client(&f.client_full, &f.client)
@@ -22,7 +22,7 @@ cdef inline void facts_address(Core* e, Facts* f) noexcept nogil:
     f.prefix_key = siphash_pair(secret, KEY_PREFIX, siphash(secret, prefix.bytes, 16))
 
 
-cdef inline bint trusted_peer(const Facts* f) noexcept nogil:
+cdef bint trusted_peer(const Facts* f) noexcept nogil:
     return f.listener.trusted != 0 and prefixes_find(&f.policy.prefixes[f.listener.trusted - 1], &f.client_full) != 0
 
 

@@ -3,7 +3,7 @@
 # after a pass that returns False every socket has been read and written until it said EAGAIN or the owner waits for somebody else.
 
 
-cdef inline void ready_add(Core* e, Handle* h) noexcept nogil:
+cdef void ready_add(Core* e, Handle* h) noexcept nogil:
     if h.on_ready:
         return
     h.on_ready = 1
@@ -13,7 +13,7 @@ cdef inline void ready_add(Core* e, Handle* h) noexcept nogil:
     e.ready.ready_prev = h
 
 
-cdef inline void ready_remove(Handle* h) noexcept nogil:
+cdef void ready_remove(Handle* h) noexcept nogil:
     if not h.on_ready:
         return
     h.on_ready = 0
@@ -59,7 +59,7 @@ cdef void timer_set(Core* e, Handle* h, uint64_t deadline_ns) noexcept nogil:
     wheel_link(e, h)
 
 
-cdef inline void timer_clear(Core* e, Handle* h) noexcept nogil:
+cdef void timer_clear(Core* e, Handle* h) noexcept nogil:
     wheel_unlink(e, h)
     h.deadline_ns = 0
 

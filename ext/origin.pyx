@@ -2,7 +2,7 @@
 # no buffer and nothing unread; a connection with anything left over is never reused.
 
 
-cdef inline void head_drop(Core* e, Exchange* x) noexcept nogil:
+cdef void head_drop(Core* e, Exchange* x) noexcept nogil:
     if x.head != NULL:
         buffer_put(e, x.head)
         x.head = NULL

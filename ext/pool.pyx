@@ -25,7 +25,7 @@ cdef void pool_close(Pool* p) noexcept nogil:
     memset(p, 0, sizeof(Pool))
 
 
-cdef inline void* pool_get(Pool* p) noexcept nogil:
+cdef void* pool_get(Pool* p) noexcept nogil:
     cdef uint32_t i
     if p.free == 0:
         return NULL
@@ -35,7 +35,7 @@ cdef inline void* pool_get(Pool* p) noexcept nogil:
     return p.base + i * p.object_bytes
 
 
-cdef inline void pool_put(Pool* p, void* item) noexcept nogil:
+cdef void pool_put(Pool* p, void* item) noexcept nogil:
     cdef uint64_t i = <uint64_t>(<uint8_t*>item - p.base) / p.object_bytes
     if i >= p.count or not p.taken[i]:
         c_abort()               # a double free would hand one client's bytes to another: better to die and be replaced
@@ -44,7 +44,7 @@ cdef inline void pool_put(Pool* p, void* item) noexcept nogil:
     p.free += 1
 
 
-cdef inline Buffer* buffer_get(Core* e) noexcept nogil:
+cdef Buffer* buffer_get(Core* e) noexcept nogil:
     cdef Buffer* b = <Buffer*>pool_get(&e.buffers)
     if b == NULL:
         e.totals.table_full += 1
@@ -55,11 +55,11 @@ cdef inline Buffer* buffer_get(Core* e) noexcept nogil:
     return b
 
 
-cdef inline void buffer_put(Core* e, Buffer* b) noexcept nogil:
+cdef void buffer_put(Core* e, Buffer* b) noexcept nogil:
     pool_put(&e.buffers, b)
 
 
-cdef inline void queue_add(Queue* q, Buffer* b) noexcept nogil:
+cdef void queue_add(Queue* q, Buffer* b) noexcept nogil:
     if q.tail == NULL:
         q.head = b
     else:

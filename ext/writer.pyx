@@ -2,7 +2,7 @@
 cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 
-cdef inline void put(Writer* w, const void* data, uint64_t n) noexcept nogil:
+cdef void put(Writer* w, const void* data, uint64_t n) noexcept nogil:
     if w.full or <uint64_t>(w.end - w.at) < n:
         w.full = True
         return
@@ -10,7 +10,7 @@ cdef inline void put(Writer* w, const void* data, uint64_t n) noexcept nogil:
     w.at += n
 
 
-cdef inline void put_byte(Writer* w, uint8_t byte) noexcept nogil:
+cdef void put_byte(Writer* w, uint8_t byte) noexcept nogil:
     if w.full or w.at == w.end:
         w.full = True
         return
@@ -22,11 +22,11 @@ cdef extern from "string.h" nogil:
     size_t c_strlen "strlen"(const char* s)
 
 
-cdef inline void put_text(Writer* w, const char* text) noexcept nogil:
+cdef void put_text(Writer* w, const char* text) noexcept nogil:
     put(w, text, c_strlen(text))
 
 
-cdef inline void put_either(Writer* w, bint first, const char* one, const char* other) noexcept nogil:
+cdef void put_either(Writer* w, bint first, const char* one, const char* other) noexcept nogil:
     if first:
         put_text(w, one)
     else:

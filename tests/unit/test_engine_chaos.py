@@ -123,7 +123,7 @@ class ChaosOrigin(threading.Thread):
         elif mode == "half":
             conn.sendall((length + body)[: rng.randrange(len(length) + len(body))])
         elif mode == "reset":
-            conn.sendall(length + body[: len(body) // 2])
+            conn.sendall((length + body)[: (len(length) + len(body)) // 2])
             reset(conn)
         return False
 
