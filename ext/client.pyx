@@ -333,7 +333,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.method = head.method
     x.minor = head.minor
     x.request_body = head.body
-    x.request_done = head.body == BODY_NONE
+    x.request_done = head.body == BODY_NONE or (head.body == BODY_LENGTH and head.content_length == 0)
     x.request_left = head.content_length if head.body == BODY_LENGTH else 0
     x.keep_alive = head.keep_alive and not e.draining
     x.wants_json = accepts_json(data, head)
