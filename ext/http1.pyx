@@ -282,7 +282,8 @@ cdef int parse_framing(const uint8_t* data, const Header* headers, const int16_t
         if first[HEADER_CONTENT_LENGTH] >= 0:
             return HTTP1_LENGTH_AND_CHUNKED
         h = &headers[first[HEADER_TRANSFER_ENCODING]]
-        if minor == 0 or not folds_to(data + h.value_off, h.value_len, "chunked"):
+        # White space after the coding is sound (RFC 9110 5.5), but parsers in use read it differently: refused.
+        if minor == 0 or not folds_to(data + h.value_off, h.value_len, "chunked") or data[h.value_off + h.value_len] != c"\r":
             return HTTP1_BAD_TRANSFER_ENCODING
         body[0] = BODY_CHUNKED
     elif first[HEADER_CONTENT_LENGTH] >= 0:

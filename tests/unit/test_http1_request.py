@@ -191,6 +191,8 @@ REFUSED_HEADERS = {
     "comma first": ([b"Transfer-Encoding: , chunked"], "bad_transfer_encoding"),
     "comma last": ([b"Transfer-Encoding: chunked,"], "bad_transfer_encoding"),
     "parameter": ([b"Transfer-Encoding: chunked;q=1"], "bad_transfer_encoding"),
+    "space after chunked": ([b"Transfer-Encoding: chunked "], "bad_transfer_encoding"),
+    "tab after chunked": ([b"Transfer-Encoding: chunked\t"], "bad_transfer_encoding"),
     "empty coding": ([b"Transfer-Encoding:"], "bad_transfer_encoding"),
     "vertical tab": ([b"Transfer-Encoding: \x0bchunked"], "bad_header_value"),
     "host repeated": ([b"Host: example.org"], "duplicate_host"),
