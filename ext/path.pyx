@@ -1,6 +1,6 @@
 # The path as rules match it (contract in http1.pxd, reference in tests/reference/path.py). The origin gets the target as it was sent.
 # Owns nothing. Invariant: spellings that an origin may take for one path become one: `/login`, `//login`, `/%6Cogin`, `/./login`,
-# `/x/../login`, `/x%2F..%2flogin`, `/x/..;a=b/login`. Case is kept, and so are the parameters of a segment that has a name.
+# `/x/../login`, `/x%2F..%2flogin`, `/x/..;a=b/login`, `/login;a=b` (some origins look at the path without its parameters). Case is kept.
 
 cdef inline uint8_t upper_hex(uint8_t c) noexcept nogil:
     return c - 32 if c >= c"a" else c
@@ -51,9 +51,10 @@ cdef uint32_t path_normalise(const uint8_t* data, Span path, uint8_t* out, uint3
                 slash = True
                 break
             parameters |= unit[0] == c";"
-            if not parameters:
-                name += written
-                dots += unit[0] == c"."
+            if parameters:
+                continue
+            name += written
+            dots += unit[0] == c"."
             for i in range(written):
                 if m < cap:
                     out[m] = unit[i]

@@ -13,7 +13,7 @@ def decode(match: re.Match[bytes]) -> bytes:
 
 
 def normalise(path: bytes, cap: int) -> bytes:
-    """Escapes of printable ASCII decoded once, then dot segments and empty ones removed; the first cap bytes."""
+    """Escapes of printable ASCII decoded once, then parameters, dot segments and empty ones removed; the first cap bytes."""
     if not path.startswith(b"/"):
         return path[:cap]
     kept: list[bytes] = []
@@ -24,6 +24,6 @@ def normalise(path: bytes, cap: int) -> bytes:
         if name == b"..":
             del kept[-1:]
         elif not closing:
-            kept.append(segment)
+            kept.append(name)
     text = b"".join(b"/" + segment for segment in kept)
     return (text + b"/" if closing else text)[:cap]
