@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from scrubber.cli import output, screen
-from scrubber.config.gateway import Admin, default_state_dir, load_gateway
+from scrubber.config.gateway import Admin, default_state_dir, read_gateway, read_toml
+from scrubber.config.walk import Report
 from scrubber.errors import FilesRefused, ValueRefused
 from scrubber.units import NS_PER_S, parse_duration_ns
 
@@ -56,13 +57,20 @@ def ask(
     if socket is not None:
         admin = Admin(str(socket.absolute()))
     elif gateway is not None:
-        loaded, problems = load_gateway(gateway)
-        if loaded is None:
-            raise FilesRefused(problems)
-        admin = loaded.admin
+        admin = admin_of(gateway)
     else:
         admin = Admin(f"{default_state_dir()}/admin.sock")
     return client.call(admin.socket, admin.token_file, method, path, body=body, params=params or None)
+
+
+def admin_of(gateway: Path) -> Admin:
+    """Where the gateway of this file is reached. What else is wrong with the file is for the gateway to say."""
+    report = Report(str(gateway))
+    tree = read_toml(gateway, report)
+    found = read_gateway(tree, gateway, report) if tree is not None else None
+    if found is None or report.spoiled("admin", "state_dir"):
+        raise FilesRefused(report.problems)
+    return found.admin
 
 
 @click.command()
