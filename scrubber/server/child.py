@@ -37,11 +37,14 @@ def begin(argv: list[str]) -> tuple[Channel, Start]:
     return channel, start
 
 
+def name_process(name: str) -> None:
+    """As ps and top show it: "scrub-" and the name, 15 bytes in all."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"scrub-{name}"[:15].encode(), 0, 0, 0)
+
+
 def _bind_to_parent(start: Start) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    name = start.role if start.slot < 0 else f"{start.role}{start.slot}"
-    libc.prctl(_PR_SET_NAME, f"scrub-{name}"[:15].encode(), 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    name_process("super" if start.role == "supervisor" else f"{start.role}{start.slot}")
     if os.getppid() != start.keeper_pid:
         sys.exit("the keeper is gone")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from scrubber.server import listen, log, memfd
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
-from scrubber.server.child import Beat
+from scrubber.server.child import Beat, name_process
 from scrubber.server.plan import Plan, Start
 from scrubber.server.pulse import Pulse, read_schedule
 
@@ -372,6 +372,7 @@ class Keeper:
 def main(argv: list[str]) -> int:
     """`python -m scrubber.server.keeper FD`, FD being the plan's."""
     logger = log.setup("keeper")
+    name_process("keeper")
     try:
         plan = Plan.from_fd(int(argv[-1]))
     except (OSError, ValueError, IndexError, TypeError) as error:

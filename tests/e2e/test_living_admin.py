@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import os
@@ -382,3 +383,24 @@ def test_a_log_that_cannot_be_written_ends_the_start(gateway: GatewayFactory, tm
     assert running.process.wait(20 * SLOW) == 1
     assert "cannot write the access log" in running.stderr
     assert "Try: " in running.stderr
+
+
+def test_a_policy_that_workers_cannot_take_leaves_the_former(gateway: GatewayFactory) -> None:
+    """Requests in flight hold the policy they began with; a worker that holds all it can refuses the next one."""
+    running = gateway(workers=1)
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        slow = []
+        for _ in range(32):
+            slow.append(pool.submit(running.get, "/slow/6"))
+            until(lambda: running.child("worker", 0)["requests"] == len(slow))  # noqa: B023
+            code, answer = running.admin("POST", "/v1/reload")
+            if code != 200:
+                break
+        assert code == 500
+        assert "refused by 1 worker" in answer["detail"]
+        assert running.get("/")[0] == 200
+        assert [each.result()[0] for each in slow] == [200] * len(slow)
+    code, answer = running.admin("POST", "/v1/reload")
+    assert (code, answer["workers"]) == (200, 1)
+    os.kill(running.worker_pid(), signal.SIGKILL)
+    assert running.get("/")[0] == 200
