@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.e2e.support import Gateway, Origin, gateway_text, mandate_text
 
 GatewayFactory = Callable[..., Gateway]
+RUN = (sys.executable, "-m", "scrubber", "run")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +53,7 @@ def gateway(tmp_path: Path, origin: Origin, request: pytest.FixtureRequest) -> I
         proportion: str = "",
         wait: bool = True,
         command: Sequence[str] = (),
+        program: Sequence[str] = RUN,
         env: dict[str, str] | None = None,
         directory: Path | None = None,
         **how: object,
@@ -61,7 +64,7 @@ def gateway(tmp_path: Path, origin: Origin, request: pytest.FixtureRequest) -> I
             text = gateway_text(how.pop("origin", origin.port), **how)  # type: ignore[arg-type]
         if mandate is None:
             mandate = mandate_text(**({"rules": rules} if rules is not None else {}), proportion=proportion)
-        made = Gateway(where, text, mandate, command, env or {})
+        made = Gateway(where, text, mandate, [*command, *program], env or {})
         running.append(made)
         if wait:
             made.wait_ready()

@@ -141,7 +141,7 @@ class Gateway:
     """`scrubber run`, running. Its files are in `directory`: gateway.toml, mandate.toml, state/."""
 
     def __init__(
-        self, directory: Path, text: str, mandate: str | None, command: Sequence[str], env: dict[str, str]
+        self, directory: Path, text: str, mandate: str | None, program: Sequence[str], env: dict[str, str]
     ) -> None:
         self.directory = directory
         self.file = directory / "gateway.toml"
@@ -153,7 +153,7 @@ class Gateway:
         self.ports: list[int] = []
         with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*command, sys.executable, "-m", "scrubber", "run", str(self.file)],
+                [*program, str(self.file)],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
