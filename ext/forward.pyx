@@ -25,17 +25,37 @@ cdef void put_chain(Writer* w, const uint8_t* data, const RequestHead* head, uin
             put(w, b", ", 2)
 
 
+cdef void put_hop(Writer* w, const Address* a) noexcept nogil:
+    cdef uint8_t text[46]
+    put(w, text, address_format(a, text))
+
+
+cdef void put_for(Writer* w, const Address* a) noexcept nogil:
+    """for=… of RFC 7239 6."""
+    if address_is_v4(a):
+        put_text(w, b"for=")
+        put_hop(w, a)
+    else:
+        put_text(w, b"for=\"[")
+        put_hop(w, a)
+        put_text(w, b"]\"")
+
+
 cdef void put_forwarded(Writer* w, Client* c, const Facts* f, uint32_t scheme) noexcept nogil:
-    """X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239)."""
+    """X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239). Of a chain only the hops that were proven: what stands beyond the first
+    stranger is its own claim."""
     cdef const RequestHead* head = f.head
     cdef bint chained = f.proof == PROOF_CHAIN
-    cdef uint8_t peer[46]
-    cdef uint32_t n = address_format(&c.peer, peer)
+    cdef Address hops[CHAIN_HOPS_MAX]
+    cdef uint32_t n = 0, k
     cdef int16_t i
-    put_text(w, b"X-Forwarded-For: ")
     if chained:
-        put_chain(w, f.data, head, HEADER_X_FORWARDED_FOR)
-    put(w, peer, n)
+        n = identity_hops(f.data, head, &f.policy.prefixes[f.listener.trusted - 1], &c.peer, hops)
+    put_text(w, b"X-Forwarded-For: ")
+    for k in range(n):
+        put_hop(w, &hops[n - 1 - k])
+        put(w, b", ", 2)
+    put_hop(w, &c.peer)
     put_text(w, b"\r\nX-Forwarded-Proto: ")
     i = head.first[HEADER_X_FORWARDED_PROTO]
     if chained and i >= 0:
@@ -49,15 +69,10 @@ cdef void put_forwarded(Writer* w, Client* c, const Facts* f, uint32_t scheme) n
     else:
         put(w, f.data + head.authority.off, head.authority.len)
     put_text(w, b"\r\nForwarded: ")
-    if chained:
-        put_chain(w, f.data, head, HEADER_FORWARDED)
-    if address_is_v4(&c.peer):
-        put_text(w, b"for=")
-        put(w, peer, n)
-    else:
-        put_text(w, b"for=\"[")
-        put(w, peer, n)
-        put_text(w, b"]\"")
+    for k in range(n):
+        put_for(w, &hops[n - 1 - k])
+        put(w, b", ", 2)
+    put_for(w, &c.peer)
     put_either(w, scheme != 0, b";proto=https;host=\"", b";proto=http;host=\"")
     put(w, f.data + head.authority.off, head.authority.len)
     put_text(w, b"\"\r\n")

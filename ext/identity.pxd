@@ -12,6 +12,9 @@ cdef enum:
 # Returns PROOF_CHAIN when at least one hop was walked, else proof.
 cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
                         Address* client) noexcept nogil
+# The same walk, every proven hop: the nearest first, the client last, into hops[CHAIN_HOPS_MAX]. Returns how many.
+cdef uint32_t identity_hops(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer,
+                            Address* hops) noexcept nogil
 # The account that a request presents: bytes in out (at most cap), 0: none. name: header or cookie name, lower case for a header.
 cdef uint32_t identity_account(const uint8_t* data, const RequestHead* head, uint8_t kind, const uint8_t* name, uint32_t name_len,
                                uint8_t* out, uint32_t cap) noexcept nogil

@@ -125,34 +125,39 @@ cdef bint parse_forwarded(const uint8_t* p, uint32_t length, Address* out) noexc
     return found == 1
 
 
-cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
-                        Address* client) noexcept nogil:
+cdef uint32_t identity_hops(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer,
+                            Address* hops) noexcept nogil:
     cdef int32_t i
-    cdef uint32_t end, hops = 0
+    cdef uint32_t end, n = 0
     cdef uint8_t ident
     cdef Span element
-    cdef Address hop
     cdef bint readable
-    client[0] = peer[0]
     if trusted == NULL or prefixes_find(trusted, peer) == 0:
-        return proof
+        return 0
     ident = HEADER_X_FORWARDED_FOR if head.first[HEADER_X_FORWARDED_FOR] >= 0 else HEADER_FORWARDED
     if head.first[ident] < 0:
-        return proof
+        return 0
     i = head.header_count - 1
     while i >= head.first[ident]:
         if head.headers[i].id == ident:
             end = head.headers[i].value_off + head.headers[i].value_len
             while previous_element(data, head.headers[i].value_off, &end, ident == HEADER_FORWARDED, &element):
                 if ident == HEADER_FORWARDED:
-                    readable = parse_forwarded(data + element.off, element.len, &hop)
+                    readable = parse_forwarded(data + element.off, element.len, &hops[n])
                 else:
-                    readable = parse_node(data + element.off, element.len, True, &hop)
+                    readable = parse_node(data + element.off, element.len, True, &hops[n])
                 if not readable:
-                    return PROOF_CHAIN if hops else proof
-                client[0] = hop
-                hops += 1
-                if hops == CHAIN_HOPS_MAX or prefixes_find(trusted, &hop) == 0:
-                    return PROOF_CHAIN
+                    return n
+                n += 1
+                if n == CHAIN_HOPS_MAX or prefixes_find(trusted, &hops[n - 1]) == 0:
+                    return n
         i -= 1
-    return PROOF_CHAIN if hops else proof
+    return n
+
+
+cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
+                        Address* client) noexcept nogil:
+    cdef Address hops[CHAIN_HOPS_MAX]
+    cdef uint32_t n = identity_hops(data, head, trusted, peer, hops)
+    client[0] = hops[n - 1] if n else peer[0]
+    return PROOF_CHAIN if n else proof

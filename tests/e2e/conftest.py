@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.proxy import proxy, site  # noqa: F401 - fixtures
 from tests.e2e.support import Gateway, Origin, gateway_text, mandate_text
 
 GatewayFactory = Callable[..., Gateway]

@@ -1,0 +1,185 @@
+"""A gateway between raw clients and a recording origin: what the proxy tests stand on.
+
+Owns: the files of that gateway, its processes and its origin; all end with the context. Invariant: a gateway that does
+not end with 0, or in which something raised, fails the test that used it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.recorder import Recorder
+from tests.e2e.support import GENEROUS, Gateway, mandate_text, until
+
+TROUBLE = ("Traceback", "AddressSanitizer", "runtime error:")
+
+
+class Proxy:
+    """`with Proxy(…) as found`: area "site" for site.test before `found.origin`.
+
+    The texts go where their names say: `gateway` (top level and its tables), `listener`, `area`, `limits` (of the
+    area), `extra` (further tables at the end). `origins` replaces the recording origin as where requests go.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: str = GENEROUS,
+        proportion: str = "",
+        workers: int = 1,
+        gateway: str = "",
+        address: str = "127.0.0.1:0",
+        listener: str = "",
+        area: str = "",
+        limits: str = "",
+        extra: str = "",
+        default: bool = True,
+        origins: Sequence[str] = (),
+        origin_host: str = "127.0.0.1",
+        areas: Sequence[str] = ("site",),
+    ) -> None:
+        self.origin = Recorder(origin_host)
+        self.directory = Path(tempfile.mkdtemp(prefix="px-"))
+        self.mandate_areas = areas
+        self.proportion = proportion
+        self.workers = workers
+        text = f"""
+workers = {workers}
+state_dir = "state"
+mandates = ["mandate.toml"]
+allow_unsigned = true
+{gateway}
+[[listener]]
+address = "{address}"
+{listener}
+[[area]]
+name = "site"
+hosts = ["site.test"]
+default = {json.dumps(default)}
+origins = {json.dumps(list(origins) or [self.origin.address])}
+{area}
+[area.limits]
+{limits}
+{extra}
+"""
+        self.running = Gateway(self.directory, text, self.mandate(rules), (), {})
+
+    def mandate(self, rules: str) -> str:
+        return mandate_text(rules, areas=self.mandate_areas, proportion=self.proportion)
+
+    def __enter__(self) -> Proxy:
+        try:
+            self.running.wait_ready()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        code, said = self.end()
+        if kind is not None:
+            print(said)
+        assert kind is not None or code == 0, f"ended with {code}:\n{said}"
+        assert kind is not None or not any(word in said for word in TROUBLE), said
+
+    def end(self) -> tuple[int, str]:
+        """End everything; the exit code, and what the gateway said."""
+        try:
+            code = self.running.stop()
+        finally:
+            self.running.kill()
+            self.origin.close()
+            said = self.running.stdout + self.running.stderr
+            shutil.rmtree(self.directory, ignore_errors=True)
+        return code, said
+
+    @property
+    def port(self) -> int:
+        return self.running.port
+
+    def reload(self, rules: str) -> None:
+        """Another mandate of the same id, in force in every worker when this returns."""
+        generation = int(self.running.status()["generation"])
+        serial = generation + 1
+        text = self.mandate(rules).replace("serial = 1", f"serial = {serial}")
+        (self.directory / "mandate.toml").write_text(text)
+        done = self.running.cli("reload")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels."""
+        code, body = self.running.admin("GET", "/metrics")
+        assert code == 200
+        total, found = 0.0, False
+        for line in str(body["text"]).splitlines():
+            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if match and match[1] == name and all(f'{k}="{v}"' in (match[2] or "") for k, v in labels.items()):
+                total, found = total + float(match[3]), True
+        assert found or labels, f"no metric {name}"
+        return total
+
+    def gauge(self, name: str) -> int:
+        return int(self.metric(f"scrubber_{name}"))
+
+    def whole(self) -> None:
+        """Once clients are gone nothing stays: no connection, no request, no origin connection but open ones."""
+
+        def settled() -> bool:
+            return not self.gauge("connections") and not self.gauge("requests_in_flight")
+
+        until(
+            settled, 10, f"still {self.gauge('connections')} connections, {self.gauge('requests_in_flight')} requests"
+        )
+        # An origin's thread that sleeps sees the end of its connection a little later.
+        until(lambda: self.origin.open == self.gauge("origin_connections"), 10, "origin connections that nobody counts")
+
+    def rss_bytes(self) -> int:
+        """Memory of the workers' own, without what they share."""
+        total = 0
+        for slot in range(self.workers):
+            status = Path(f"/proc/{self.running.worker_pid(slot)}/status").read_text()
+            total += int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+        return total
+
+    def blocks(self) -> list[dict[str, object]]:
+        code, body = self.running.admin("GET", "/v1/blocks")
+        assert code == 200
+        return list(body["blocks"])
+
+    def lines(self, path: str, count: int = 1) -> list[dict[str, object]]:
+        """The access records of a path, once there are that many."""
+
+        def found() -> list[dict[str, object]]:
+            return [line for line in self.running.log_lines() if line.get("url.path", "") == path]
+
+        until(lambda: len(found()) >= count, 10, f"{count} access records of {path}")
+        return found()
+
+
+def paced(count: int, per_s: float) -> Iterator[int]:
+    """Numbers at a steady rate."""
+    began = time.monotonic()
+    for i in range(count):
+        time.sleep(max(0.0, began + i / per_s - time.monotonic()))
+        yield i
+
+
+@pytest.fixture(scope="session")
+def proxy() -> type[Proxy]:
+    """Makes gateways of a test's own: `with proxy(limits=…) as found:`."""
+    return Proxy
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Proxy]:
+    """A gateway with nothing special, shared by a module's tests."""
+    with Proxy() as found:
+        yield found

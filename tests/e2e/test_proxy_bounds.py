@@ -1,0 +1,187 @@
+"""What a client may take: time for a head, a rate for a body, bytes, lines, connections. Beyond it, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.proxy import Proxy
+from tests.e2e.recorder import respond
+from tests.e2e.wire import Closed, Wire, eventually, fetch
+
+QUICK = """
+head_timeout = "400ms"
+idle_timeout = "400ms"
+body_grace = "300ms"
+body_rate_min = "1000B/s"
+write_timeout = "500ms"
+"""
+LATE_S = 5.0  # far above every deadline here, far below the test's own
+
+
+@pytest.fixture(scope="module")
+def quick(proxy: type[Proxy]) -> Iterator[Proxy]:
+    with proxy(limits=QUICK) as found:
+        yield found
+
+
+def ended_within(wire: Wire, least_s: float) -> None:
+    """It ends, and not before its time."""
+    began = time.monotonic()
+    assert wire.ends(LATE_S) != "open"
+    assert time.monotonic() - began >= least_s
+
+
+def test_slowloris_is_cut_off(quick: Proxy) -> None:
+    """A byte now and then does not buy more time: the whole head has one deadline."""
+    with Wire(quick.port) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: site.test\r\n")
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < LATE_S:
+                wire.send(b"X-a: b\r\n")
+                time.sleep(0.1)
+        except ConnectionError:
+            pass
+        assert 0.3 < time.monotonic() - began < LATE_S
+    quick.whole()
+
+
+def test_silent_connection_is_cut_off(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        ended_within(wire, 0.3)
+
+
+def test_a_late_head_is_answered_408_or_closed(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost:")
+        with contextlib.suppress(Closed):
+            assert wire.answer().status == 408
+        assert wire.ends() != "open"
+
+
+def test_idle_keep_alive_is_closed(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        assert wire.get("/").status == 200
+        ended_within(wire, 0.3)
+
+
+def test_slow_body_is_cut_off(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        wire.send(b"POST /slow-body HTTP/1.1\r\nHost: site.test\r\nContent-Length: 100000\r\n\r\n")
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < LATE_S:
+                wire.send(b"x")
+                time.sleep(0.05)
+        except ConnectionError:
+            pass
+        assert time.monotonic() - began < LATE_S
+    quick.whole()
+    assert not any(request.complete for request in quick.origin.of("/slow-body"))
+
+
+def test_a_body_above_the_minimum_rate_is_not(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        wire.send(b"POST /fast-enough HTTP/1.1\r\nHost: site.test\r\nContent-Length: 6000\r\n\r\n")
+        for _ in range(12):  # 5000 B/s over more than the grace
+            wire.send(b"x" * 500)
+            time.sleep(0.1)
+        assert wire.answer("POST").status == 200
+
+
+def test_a_client_that_does_not_read_is_cut_off(quick: Proxy) -> None:
+    quick.origin.answers["/unread"] = respond(b"z" * (16 * 1024 * 1024))
+    with Wire(quick.port, receive_bytes=4096) as wire:
+        wire.send(b"GET /unread HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        eventually(lambda: quick.origin.of("/unread"))
+        time.sleep(2.0)
+        with pytest.raises(Closed):
+            wire.answer()
+    quick.whole()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_body_too_large_is_413(proxy: type[Proxy], chunked: bool) -> None:
+    with proxy(limits='body_bytes_max = "10KiB"') as found, Wire(found.port) as wire:
+        if chunked:
+            wire.send(b"POST /big HTTP/1.1\r\nHost: site.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(5):
+                    wire.send(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                    time.sleep(0.02)
+            except ConnectionError:
+                pass
+        else:
+            wire.send(b"POST /big HTTP/1.1\r\nHost: site.test\r\nContent-Length: 10241\r\n\r\n")
+        assert wire.answer("POST").status == 413
+        assert wire.ends() != "open"
+        assert not any(request.complete for request in found.origin.of("/big"))
+        if not chunked:
+            assert not found.origin.of("/big")
+        found.whole()
+
+
+def test_a_body_of_just_the_limit_passes(proxy: type[Proxy]) -> None:
+    with proxy(limits='body_bytes_max = "10KiB"') as found, Wire(found.port) as wire:
+        wire.send(b"POST /big HTTP/1.1\r\nHost: site.test\r\nContent-Length: 10240\r\n\r\n", b"x" * 10240)
+        assert wire.answer("POST").status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "statuses"),
+    [
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: site.test\r\n\r\n", {414, 400}),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\nX: " + b"a" * 9000 + b"\r\n\r\n", {431, 400}),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\n" + b"X: a\r\n" * 101 + b"\r\n", {431, 400}),
+        (b"GET / HTTP/1.1\r\nHost: site.test\r\n" + (b"X: " + b"a" * 4000 + b"\r\n") * 5 + b"\r\n", {431, 400}),
+    ],
+    ids=["line", "header", "count", "head"],
+)
+def test_heads_beyond_the_limits(site: Proxy, request_bytes: bytes, statuses: set[int]) -> None:
+    before = len(site.origin.requests)
+    with Wire(site.port) as wire:
+        wire.send(request_bytes)
+        assert wire.answer().status in statuses
+        assert wire.ends() != "open"
+    assert len(site.origin.requests) == before
+
+
+def test_connections_per_client_are_capped(proxy: type[Proxy]) -> None:
+    with proxy(gateway="[limits]\nconnections_client_max = 4\n") as found:
+        held = [Wire(found.port, source="127.0.4.1") for _ in range(4)]
+        for wire in held:
+            assert wire.get("/").status == 200
+        assert not _served(found.port, "127.0.4.1")
+        assert fetch(found.port, "/", source="127.0.4.2").status == 200, "another client is not touched"
+        held.pop().sock.close()
+        eventually(lambda: _served(found.port, "127.0.4.1"), 5, "a place that came free is not given away")
+        for wire in held:
+            assert wire.get("/still").status == 200
+            wire.sock.close()
+        found.whole()
+
+
+def _served(port: int, source: str) -> bool:
+    try:
+        return fetch(port, "/", source=source).status == 200
+    except (Closed, ConnectionError):
+        return False
+
+
+def test_connections_in_all_are_capped_and_silent_ones_make_room(proxy: type[Proxy]) -> None:
+    with proxy(gateway="[limits]\nconnections_max = 16\nconnections_client_max = 16\n", workers=1) as found:
+        held = []
+        for i in range(40):
+            try:
+                held.append(Wire(found.port, source=f"127.0.5.{i + 1}"))
+            except ConnectionError:
+                continue
+        eventually(lambda: _served(found.port, "127.0.6.1"), 12, "silent connections keep others out")
+        assert found.gauge("connections") <= 16
+        for wire in held:
+            wire.sock.close()
+        found.whole()
