@@ -34,19 +34,22 @@ cdef struct Judgement:
     bint known                  # client known from before
     bint blocked                # by the block table
     bint shed                   # by an area-wide limit
+    bint crowd                  # an area-wide limit was over: everybody's doing, says nothing of this client
     uint64_t case_id            # of the block that was met or made, else 0
     uint64_t retry_ns           # THROTTLE: Retry-After
-    uint64_t limit_count        # of the rule that answered, for RateLimit fields
+    uint64_t limit_count        # of the rule that answered, for RateLimit fields; 0: it does not count requests
     uint64_t limit_period_ns
     uint64_t remaining
     uint64_t reset_ns
     uint32_t charge_count
     Charge charges[8]           # CHARGES_MAX
 
-# accept: block table and connection-phase rules of the listener. Verdict PASS or DROP.
+# accept: block table and connection-phase rules of the listener. Verdict PASS or DROP: there is nothing else to do to a connection, so
+# throttle drops the ones over the limit. A trusted proxy is not asked for: its clients are, with their first request.
 cdef void judge_connection(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
-# request: block table again (other proofs, other areas, keys), then the area's rules.
+# request: block table again (other proofs, other areas, keys), then the area's rules. f.area is not NULL.
 cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
-# account: charge bytes and the origin's time, release what is concurrent. good: the request was within every limit and not a client error.
+# account: charge bytes and the origin's time, release what is concurrent, note how the client behaved. Always called, once a judgement;
+# area NULL: none was named. good: not a client error (whether it was within every limit, the judgement says).
 cdef void judge_done(Shared* s, const AreaSpec* area, const Judgement* j, uint64_t client_key, uint64_t fingerprint, uint64_t account_key,
                      uint64_t nbytes, uint64_t origin_ns, bint good, uint64_t now_ns) noexcept nogil

@@ -45,7 +45,7 @@ REFILL_NS_MAX = 31 * _DURATION_NS["d"]  # longer, and an empty limiter would har
 
 DURATION_EXPECTED = 'a duration as "250ms", "10s", "5m", "6h", "1d"'
 SIZE_EXPECTED = 'a size as "16KiB", "64MiB", "10MB"'
-SHARE_EXPECTED = 'a share as "2%" or "0.5%", from 0% to 100%'
+SHARE_EXPECTED = 'a share as "2%" or "0.5%"'
 BYTE_RATE_EXPECTED = 'a rate as "500B/s" or "16KiB/s"'
 LIMIT_EXPECTED = (
     'a limit as "5/min burst 10", "10MB/min", "20 connections/s", "8 concurrent" or "2 origin_s/min" (each but '

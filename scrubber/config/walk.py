@@ -51,6 +51,7 @@ class Report:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
+        self.holes: set[str] = set()
 
     def add(self, severity: Severity, path: str, message: str, expected: str = "", hint: str = "") -> None:
         self.problems.append(Problem(self.file, path, message, expected, hint, severity))
@@ -61,23 +62,28 @@ class Report:
     def warning(self, path: str, message: str, expected: str = "", hint: str = "") -> None:
         self.add("warning", path, message, expected, hint)
 
-    def refused(self, path: str, e: ValueRefused) -> None:
-        self.error(path, e.message, e.expected, e.hint)
+    def unread(self, path: str, message: str, expected: str = "", hint: str = "") -> None:
+        """An error that leaves a hole."""
+        self.holes.add(path)
+        self.error(path, message, expected, hint)
 
     def spoiled(self, *paths: str) -> bool:
-        """Whether an error was found at one of the paths or beneath it."""
-        found = [p.path for p in self.problems if p.severity == "error"]
-        return any(f == path or f.startswith((f"{path}.", f"{path}[")) for f in found for path in paths)
+        """Whether there is a hole at one of the paths, beneath it or around it."""
+        return any(_within(hole, path) or _within(path, hole) for hole in self.holes for path in paths)
 
     @property
     def ok(self) -> bool:
         return not any(p.severity == "error" for p in self.problems)
 
 
+def _within(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint: the word that was probably meant, or all of them."""
     known = sorted(words)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}" if known else ""
@@ -100,7 +106,7 @@ def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str 
             if len(report.problems) == errors_before or info.required or isinstance(value, (msgspec.Struct, tuple)):
                 values[info.name] = value
         elif info.required:
-            report.error(_join(path, key), f"missing field {key!r}", _describe(kind))
+            report.unread(_join(path, key), f"missing field {key!r}", _describe(kind))
             values[info.name] = _hole(kind)
     return cls(**values)
 
@@ -183,7 +189,7 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
         try:
             return reads.parse(value)
         except ValueRefused as e:
-            report.refused(path, e)
+            report.unread(path, e.message, e.expected, e.hint)
             return reads.hole
     if get_origin(base) is tuple:
         return _read_list(kind, value, report, path)
@@ -194,7 +200,7 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
     if base in _PLAIN:
         return _read_plain(base, value, report, path)
     if not isinstance(value, Mapping):
-        report.error(path, f"{_show(value)} is not a table", "a table")
+        report.unread(path, f"{_show(value)} is not a table", "a table")
         return _hole(base)
     return read(base, value, report, path)
 
@@ -206,16 +212,16 @@ def _read_list(kind: Any, value: Any, report: Report, path: str) -> tuple[Any, .
     if one_or_more is not None and not isinstance(value, list):
         return (_read_value(item, prepare(value), report, path),)
     if not isinstance(value, list):
-        report.error(path, f"{_show(value)} is not a list", _describe(kind), "put it in brackets: [ … ]")
+        report.unread(path, f"{_show(value)} is not a list", _describe(kind), "put it in brackets: [ … ]")
         return ()
     if one_or_more is not None and len(value) < one_or_more.at_least:
-        report.error(path, "an empty list", _describe(kind))
+        report.unread(path, "an empty list", _describe(kind))
     return tuple(_read_value(item, prepare(v), report, f"{path}[{i}]") for i, v in enumerate(value))
 
 
 def _read_dict(item: Any, value: Any, report: Report, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        report.error(path, f"{_show(value)} is not a table", "a table")
+        report.unread(path, f"{_show(value)} is not a table", "a table")
         return {}
     return {k: _read_value(item, v, report, _join(path, k)) for k, v in value.items()}
 
@@ -224,7 +230,7 @@ def _read_choice(choices: tuple[Any, ...], value: Any, report: Report, path: str
     if value in choices and isinstance(value, str):
         return value
     expected = "one of: " + ", ".join(repr(c) for c in choices)
-    report.error(path, f"{_show(value)} is not known here", expected, nearest(str(value), choices))
+    report.unread(path, f"{_show(value)} is not known here", expected, nearest(str(value), choices))
     return choices[0]
 
 
@@ -232,10 +238,10 @@ def _read_plain(base: Any, value: Any, report: Report, path: str) -> Any:
     expected, hole = _PLAIN[base]
     fits = isinstance(value, base) and not (base is int and isinstance(value, bool))
     if fits and base is datetime.datetime and value.tzinfo is None:
-        report.error(path, f"{value.isoformat()} has no offset from UTC", expected, "append Z for UTC")
+        report.unread(path, f"{value.isoformat()} has no offset from UTC", expected, "append Z for UTC")
         return hole
     if not fits:
-        report.error(path, f"{_show(value)} is not {expected}", expected)
+        report.unread(path, f"{_show(value)} is not {expected}", expected)
         return hole
     return value
 

@@ -91,6 +91,8 @@ def _load_together(path: str | Path, now: datetime.datetime) -> tuple[Gateway | 
     found: list[tuple[Mandate, Report]] = []
     reports = [report]
     for i, name in enumerate(named):
+        if report.spoiled(f"mandates[{i}]"):
+            continue
         own = Report(_shown(name))
         reports.append(own)
         mandate_tree = read_toml(name, own)
