@@ -66,7 +66,7 @@ class Plan:
     calm: Phase
     flood: Phase
     after: Phase
-    think_s: tuple[float, float] = (1.7, 3.9)
+    think_s: tuple[float, float] = (1.6, 3.6)
     fast_processes: int = 2
 
     @property
