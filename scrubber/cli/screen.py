@@ -95,9 +95,10 @@ def _mandates(status: Mapping[str, Any]) -> str:
 
 
 def act_line(act: Mapping[str, Any]) -> str:
-    """Time and message of a record; all of it where it has no message."""
+    """Time and message of a record; all of it where it has no message. Nothing in it can steer a terminal."""
     message = act.get("message") or msgspec.json.encode(act).decode()
-    return f"{str(act.get('@timestamp', ''))[:19]} {message}".strip()
+    line = f"{str(act.get('@timestamp', ''))[:19]} {message}".strip()
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 def act_text(answer: Mapping[str, Any]) -> Text:

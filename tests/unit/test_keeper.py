@@ -1,6 +1,7 @@
 """The keeper with real children: restarts, wedges, descriptors, publication, drain, signals. And the judgement of a
 beat."""
 
+import fcntl
 import json
 import os
 import signal
@@ -382,3 +383,19 @@ def test_without_schedstat_wall_time_counts():
     assert not pulse.wedged(1, None, 100 * MS)
     found = [pulse.wedged(1, None, (2 + turn) * 100 * MS) for turn in range(8)]
     assert found.index(True) == 5
+
+
+# ── what it says ──
+
+
+def test_a_reader_of_stderr_that_does_not_read_holds_nobody_up(start):
+    """Far more lines than a pipe holds, and nobody reads them: the keeper still does its work."""
+    gateway = start(workers=9)
+    gateway.ready()
+    fcntl.fcntl(gateway.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    for turn in range(6):
+        for slot in range(9):
+            os.kill(gateway.pid(f"worker{slot}"), signal.SIGKILL)
+        until(lambda turn=turn: all(len(gateway.events(f"worker{slot}", "start")) == turn + 2 for slot in range(9)))
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(15) == 0
