@@ -8,6 +8,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# cython-lint looks for pycodestyle, tests for nginx and haproxy.
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 TREE := scrubber ext configs bench tests docs setup.py pyproject.toml README.md LICENSE
 SCENARIOS ?=
 RUNS ?= 5

@@ -1,4 +1,7 @@
-"""Builds ext/ into scrubber._native. SCRUBBER_BUILD: release (default), debug (assertions, pool counts), asan (ASan + UBSan)."""
+"""Builds ext/ into scrubber._native.
+
+SCRUBBER_BUILD: release (default), debug (assertions, pool counts), asan (ASan + UBSan).
+"""
 import os
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sends a corpus through a running gateway to a recording origin, all at once, and says how each stood after a while."""
+"""Sends a corpus through a running gateway to a recording origin, all at once; says how each stood after a while."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def decode(match: re.Match[bytes]) -> bytes:
 
 
 def normalise(path: bytes, cap: int) -> bytes:
-    """Escapes of printable ASCII decoded once, then parameters, dot segments and empty ones removed; the first cap bytes."""
+    """Escapes of printable ASCII decoded once; parameters, dot segments and empty ones removed; the first cap bytes."""
     if not path.startswith(b"/"):
         return path[:cap]
     kept: list[bytes] = []

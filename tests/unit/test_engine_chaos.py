@@ -1,4 +1,4 @@
-"""Clients and origins that break off, reset and lie at random moments: nothing leaks, no body is altered or another's."""
+"""Clients and origins that break off, reset and lie at random moments: nothing leaks, no body is altered."""
 
 from __future__ import annotations
 
