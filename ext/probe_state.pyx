@@ -122,13 +122,23 @@ cdef class ProbeLadder(ProbeTable):
 cdef class ProbeKnown(ProbeTable):
     """Known clients of AREAS_MAX areas; the areas' states lie beside the table."""
     cdef Known table
-    cdef AreaState states[256]
+    cdef AreaState own[256]
+    cdef AreaState* states
+    cdef ProbeTable lent
 
     def __init__(self, memory):
-        memset(self.states, 0, sizeof(self.states))
+        memset(self.own, 0, sizeof(self.own))
+        self.states = self.own
         self.table.entries = <KnownEntry*>self.view.buf
         self.table.bucket_mask = self.buckets(KNOWN_BUCKET * sizeof(KnownEntry)) - 1
         self.table.areas = self.states
+
+    def use_states(self, memory) -> None:
+        """Areas' states in a buffer instead, to share them with children."""
+        self.lent = ProbeTable(memory)
+        if self.lent.view.len < <Py_ssize_t>sizeof(self.own):
+            raise ValueError("buffer must hold AREAS_MAX states")
+        self.states = self.table.areas = <AreaState*>self.lent.view.buf
 
     def note(self, uint64_t key, bint good, uint64_t now_ns, uint16_t face=0, uint8_t area=0) -> None:
         known_note(&self.table, &self.states[area], key, face, good, now_ns)

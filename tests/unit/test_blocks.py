@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import mmap
-import multiprocessing
-import random
 import struct
 import time
 
@@ -14,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
+from tests.unit.race import PARTIES, page, together
 
 S = 10**9
 T = 10**6 * S
@@ -277,38 +276,24 @@ def test_any_memory_is_survived(head: bytes, noise: bytes, now: int) -> None:
     assert blocks.count == 0
 
 
-def _write(memory: mmap.mmap, seed: int, until: float) -> None:
-    blocks, rng = _native.ProbeBlocks(memory), random.Random(seed)
-    while time.monotonic() < until:
-        n, now = rng.randrange(256), time.monotonic_ns()
-        source = client(f"192.0.2.{n}")
-        if rng.random() < 0.2:
-            blocks.remove(source, now)
-        else:
-            blocks.put(source, 1 << n, now + rng.randrange(1, S), now, case_id=n + 1000, rule_id=n + 2000)
-
-
 def test_no_entry_is_torn_between_processes() -> None:
-    memory = mmap.mmap(-1, HEAD + 16 * BUCKET_BYTES)
-    blocks = _native.ProbeBlocks(memory)
-    fork = multiprocessing.get_context("fork")
-    children = [fork.Process(target=_write, args=(memory, seed, time.monotonic() + 0.8)) for seed in (1, 2)]
-    for child in children:
-        child.start()
-    rng, seen = random.Random(3), 0
-    while any(child.is_alive() for child in children):
-        n, now = rng.randrange(256), time.monotonic_ns()
-        if found := blocks.match(raw(f"192.0.2.{n}"), now):
-            assert (found["areas"], found["case_id"], found["rule_id"]) == (1 << n, n + 1000, n + 2000)
-            assert found["since_ns"] < found["expires_ns"] <= found["since_ns"] + 3 * S
-            seen += 1
-        blocks.sweep(now)
-    for child in children:
-        child.join()
-        assert child.exitcode == 0
-    assert seen > 100
-    now = time.monotonic_ns()
-    blocks.sweep(now)
-    listed = blocks.listed(now)
-    assert blocks.count == len(listed) <= 64
-    assert len({entry["address"] for entry in listed}) == len(listed), "no source twice"
+    blocks, now = table(1), time.monotonic_ns()
+    made, (found, torn) = together(
+        lambda: _native.probe_race_blocks_write(blocks, 1_000_000, now),
+        lambda: _native.probe_race_blocks_read(blocks, 1_000_000, now),
+    )
+    assert torn == 0
+    assert made > 1000
+    assert found > 1000
+
+
+def test_two_writers_make_no_source_twice() -> None:
+    blocks, meeting, now = table(1024), page(), time.monotonic_ns()
+
+    def put() -> int:
+        return _native.probe_race_blocks_new(blocks, _native.ProbeTable(meeting), PARTIES, 256, now)
+
+    made = together(*[put] * PARTIES)
+    assert -1 not in made, "a party was missing"
+    assert sum(made) == 256
+    assert len({entry["address"] for entry in blocks.listed(now)}) == len(blocks.listed(now)) == 256

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scrubber import _native
+from tests.unit.race import PARTIES, page, together
 
 S = 10**9
 T = 10**6 * S
@@ -282,26 +281,17 @@ def test_any_memory_is_survived(noise: bytes, notes: list[tuple[int, bool, int]]
     assert known.state()["known_blocked"] <= 100
 
 
-def _visit(memory: mmap.mmap, seed: int, until: float) -> None:
-    known, n = _native.ProbeKnown(memory), seed
-    while time.monotonic() < until:
-        n += 1
-        known.note(n % 4, True, T + n * S // 1000, 10 * seed)
-
-
 def test_processes_note_into_one_table() -> None:
-    memory = mmap.mmap(-1, BUCKET_BYTES)
-    fork = multiprocessing.get_context("fork")
-    children = [fork.Process(target=_visit, args=(memory, seed, time.monotonic() + 0.5)) for seed in (1, 2, 3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-        assert child.exitcode == 0
-    known = _native.ProbeKnown(memory)
-    assert [known.known(key, T + 5 * S) for key in (1, 2, 3)] == [True] * 3
-    keys = [int.from_bytes(memory[i : i + 8], "little") for i in range(0, BUCKET_BYTES, 64)]
-    assert sorted(key for key in keys if key) == sorted(set(keys) - {0}), "no key twice"
+    known, meeting, keys = table(64), page(), 250
+    states = mmap.mmap(-1, 256 * 64)
+    known.use_states(states)
+
+    def visit() -> int:
+        return _native.probe_race_known(known, _native.ProbeTable(meeting), PARTIES, keys)
+
+    assert -1 not in together(*[visit] * PARTIES), "a party was missing"
+    assert known.state()["known_total"] == keys, "each became known once"
+    assert all(known.known(key, 9 * S) for key in range(1, keys + 1))
 
 
 @pytest.mark.parametrize("key", [0, 1])

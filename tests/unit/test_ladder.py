@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import struct
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from scrubber import _native
 from tests.reference.ladder import Ladder
+from tests.unit.race import PARTIES, page, together
 
 S = 10**9
 CALM = 10 * S
@@ -172,27 +171,12 @@ def test_any_memory_is_survived(noise: bytes, holds: list[int], calm: int, now: 
             assert -1 <= step[2] < max(min(len(holds), 8), 1)
 
 
-def _climb(memory: mmap.mmap, until: float, pipe: multiprocessing.connection.Connection) -> None:
-    ladder, entered = _native.ProbeLadder(memory), []
-    while time.monotonic() < until:
-        for key in range(1, 4):
-            rung, fresh, _ = ladder.over(key, [50_000_000] * 8, ALL, CALM, time.monotonic_ns())
-            if fresh:
-                entered.append((key, rung))
-    pipe.send(entered)
-    pipe.close()
-
-
 def test_processes_climb_one_ladder() -> None:
-    memory = mmap.mmap(-1, BUCKET_BYTES)
-    fork = multiprocessing.get_context("fork")
-    pipes, children = [], []
-    for _ in range(3):
-        ours, theirs = fork.Pipe(duplex=False)
-        children.append(fork.Process(target=_climb, args=(memory, time.monotonic() + 0.8, theirs)))
-        children[-1].start()
-        pipes.append(ours)
-    entered = sorted(step for pipe in pipes for step in pipe.recv())
-    for child in children:
-        child.join()
-    assert entered == [(key, rung) for key in range(1, 4) for rung in range(8)], "each is entered once"
+    memory, meeting, keys = mmap.mmap(-1, 64 * BUCKET_BYTES), page(), 250
+
+    def climb() -> int:
+        return _native.probe_race_ladder(_native.ProbeLadder(memory), _native.ProbeTable(meeting), PARTIES, keys)
+
+    entered = together(*[climb] * PARTIES)
+    assert -1 not in entered, "a party was missing"
+    assert sum(entered) == keys * 8, "each rung is entered once, by one of them"

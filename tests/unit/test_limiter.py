@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from scrubber import _native
 from tests.reference.limiter import NEVER, Answer, Limiter, Rate
+from tests.unit.race import PARTIES, page, together
 
 BUCKET_BYTES = 128
 SECOND = 1_000_000_000
@@ -168,3 +169,14 @@ def test_processes_share_one_limit() -> None:
     admitted, end = sum(r[0] for r in results), max(r[1] for r in results)
     allowed = rate.burst + (end - begin) * rate.count // SECOND
     assert 100 < admitted <= allowed + 1
+
+
+def test_processes_asking_at_once_pass_the_burst_and_no_more() -> None:
+    memory, meeting, keys = mmap.mmap(-1, 64 * BUCKET_BYTES), page(), 400
+
+    def ask() -> int:
+        return _native.probe_race_limiter(_native.ProbeLimiter(memory), _native.ProbeTable(meeting), PARTIES, keys)
+
+    passed = together(*[ask] * PARTIES)
+    assert -1 not in passed, "a party was missing"
+    assert sum(passed) == 3 * keys

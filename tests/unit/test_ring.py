@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import random
 import struct
-import time
-import zlib
 from collections import deque
 
 import pytest
@@ -15,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
+from tests.unit.race import together
 
 LINE, ACT = 1, 2
 HEADER, SIZE, RESERVE = 128, 131072, 65536
@@ -117,26 +115,10 @@ def test_any_memory_is_survived(head: int, tail: int, noise: bytes) -> None:
     assert r.read() == (ACT, b"after")
 
 
-def _produce(memory: mmap.mmap, until: float) -> None:
-    r, rng, n = _native.ProbeRing(memory), random.Random(1), 0
-    while time.monotonic() < until:
-        body = struct.pack("<I", n) + rng.randbytes(rng.randrange(900))
-        if r.write(LINE, struct.pack("<I", zlib.crc32(body)) + body):
-            n += 1
-
-
 def test_no_record_is_torn_between_processes() -> None:
-    memory, r = ring()
-    child = multiprocessing.get_context("fork").Process(target=_produce, args=(memory, time.monotonic() + 0.8))
-    child.start()
-    seen = 0
-    while child.is_alive() or seen == 0:
-        while (record := r.read()) is not None:
-            assert record, "the reader had to skip"
-            body = record[1][4:]
-            assert zlib.crc32(body) == struct.unpack_from("<I", record[1])[0]
-            assert struct.unpack_from("<I", body)[0] == seen
-            seen += 1
-    child.join()
-    assert child.exitcode == 0
-    assert seen > SIZE // 500, "the ring never wrapped"
+    memory, records = mmap.mmap(-1, HEADER + SIZE), 200_000
+    written, seen = together(
+        lambda: _native.probe_race_ring_write(_native.ProbeRing(memory), records),
+        lambda: _native.probe_race_ring_read(_native.ProbeRing(memory), records),
+    )
+    assert (written, *seen) == (records, records, 0, 0), "(written, read, torn, skipped)"
