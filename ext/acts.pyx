@@ -10,23 +10,6 @@ cdef enum:
     BLOCK_SHARED = 2            # many people behind one address: the pair of client and fingerprint is asked instead
     ACT_BYTES_MAX = 4096        # of a record; room for it is asked for before a block is made
 
-    # Why a block was refused, or a rung passed over; refusal_text() has the words.
-    REFUSAL_NONE = 0
-    REFUSAL_UNAVAILABLE = 1
-    REFUSAL_SOURCE = 2
-    REFUSAL_AREA = 3
-    REFUSAL_EXPIRED = 4
-    REFUSAL_BLOCKS_MAX = 5
-    REFUSAL_SHARE = 6
-    REFUSAL_SHARED_ADDRESS = 7
-    REFUSAL_SHARED_FINGERPRINT = 8
-    REFUSAL_RECORD = 9
-    REFUSAL_NEVER = 10
-    REFUSAL_TTL = 11
-    REFUSAL_BUSY = 12
-
-ctypedef const char* Text
-
 
 cdef Text measure_text(int measure) noexcept nogil:
     if measure == MEASURE_OBSERVE:
@@ -60,41 +43,6 @@ cdef Text key_text(uint32_t key) noexcept nogil:
     if key == KEY_HOST:
         return "host"
     return "area"
-
-
-cdef Text refusal_text(int refusal) noexcept nogil:
-    if refusal == REFUSAL_UNAVAILABLE:
-        return "not available here"
-    if refusal == REFUSAL_AREA:
-        return "area of another mandate"
-    if refusal == REFUSAL_EXPIRED:
-        return "mandate expired"
-    if refusal == REFUSAL_BLOCKS_MAX:
-        return "blocks_max"
-    if refusal == REFUSAL_SHARE:
-        return "clients_share_max"
-    if refusal == REFUSAL_SHARED_ADDRESS:
-        return "shared address"
-    if refusal == REFUSAL_SHARED_FINGERPRINT:
-        return "shared fingerprint"
-    if refusal == REFUSAL_RECORD:
-        return "no room to record it"
-    if refusal == REFUSAL_NEVER:
-        return "never-block"
-    if refusal == REFUSAL_TTL:
-        return "block_ttl_max"
-    if refusal == REFUSAL_BUSY:
-        return "table busy"
-    return "not a source"
-
-
-# What the block table's own refusal is called.
-cdef inline int refusal_of(int answer) noexcept nogil:
-    if answer == BLOCK_REFUSED_FULL:
-        return REFUSAL_BLOCKS_MAX
-    if answer == BLOCK_REFUSED_TTL:
-        return REFUSAL_TTL
-    return REFUSAL_BUSY if answer == BLOCK_REFUSED_BUSY else REFUSAL_SOURCE
 
 
 cdef void put_ip(Writer* w, const Address* a) noexcept nogil:
@@ -217,7 +165,7 @@ cdef bint act_record(Shared* s, const Facts* f, const Act* act, uint64_t now_ns)
         put_text(&w, refusal_text(act.refusal))
         put_byte(&w, c'"')
     put_text(&w, ",\"scrubber.enforced\":")
-    put_either(&w, f.policy.header.enforce != 0, "true}", "false}")
+    put_either(&w, f.policy.header.enforce and not never_blocked(f), "true}", "false}")
     if w.full or not ring_write(&s.rings[s.slot], RECORD_ACT, line, <uint32_t>(w.at - line)):
         totals.ring_acts_refused += 1
         return False
@@ -250,32 +198,9 @@ cdef bint block_aim(const Facts* f, const RuleSpec* r, BlockEntry* out) noexcept
     return False
 
 
-# Proportion and shared sources in one area.
-cdef int block_area_refusal(Shared* s, const Facts* f, const RuleSpec* r, const BlockEntry* e, uint32_t area,
-                            uint64_t now_ns) noexcept nogil:
-    cdef AreaState* state = &s.control.areas[area]
-    cdef uint64_t key, clients, most
-    if e.kind == SOURCE_FINGERPRINT:
-        key = known_fingerprint_key(&s.secret, area, f.fingerprint)
-        clients = known_fingerprint_clients(&s.known, key)
-        most = mul_div_u64(load_u64(&state.known_total), r.clients_share_ppm, 1000000)
-        if clients and add_saturating_u64(load_u64(&state.known_blocked), clients) > most:
-            return REFUSAL_SHARE
-        if known_fingerprint_shared(&s.known, state, key):
-            return REFUSAL_SHARED_FINGERPRINT
-        return REFUSAL_NONE
-    key = known_key(&s.secret, area, f.client_key)
-    if not known_block_allowed(&s.known, state, key, r.clients_share_ppm, now_ns):
-        return REFUSAL_SHARE
-    if known_shared(&s.known, key, now_ns):
-        return REFUSAL_SHARED_ADDRESS
-    return REFUSAL_NONE
-
-
 # Why this block must not be made, in the order of the checks. never-block comes last.
 cdef int block_refusal(Shared* s, const Facts* f, const RuleSpec* r, const BlockEntry* e, uint64_t now_ns) noexcept nogil:
     cdef uint64_t here
-    cdef uint32_t area
     cdef int refusal
     if f.area != NULL:
         here = r.areas[f.area.area_id >> 6] >> (f.area.area_id & 63) & 1
@@ -285,11 +210,9 @@ cdef int block_refusal(Shared* s, const Facts* f, const RuleSpec* r, const Block
         return REFUSAL_EXPIRED
     if load_u64(s.blocks.count) >= r.blocks_max:
         return REFUSAL_BLOCKS_MAX
-    for area in range(AREAS_MAX):
-        if e.areas[area >> 6] >> (area & 63) & 1:
-            refusal = block_area_refusal(s, f, r, e, area, now_ns)
-            if refusal != REFUSAL_NONE:
-                return refusal
+    refusal = proportion_refusal(s, e, f.client_key, r.clients_share_ppm, now_ns)
+    if refusal != REFUSAL_NONE:
+        return refusal
     if s.slot < 0 or not ring_has_room(&s.rings[s.slot], RECORD_ACT, 2 * ACT_BYTES_MAX):
         return REFUSAL_RECORD
     if never_blocked(f) or (e.kind != SOURCE_FINGERPRINT and policy_never_touches(f.policy, &e.address, e.plen)):
@@ -300,15 +223,6 @@ cdef int block_refusal(Shared* s, const Facts* f, const RuleSpec* r, const Block
 cdef inline bint never_blocked(const Facts* f) noexcept nogil:
     cdef uint64_t listed = f.policy.header.never_block
     return listed != 0 and prefixes_find(&f.policy.prefixes[listed - 1], &f.client_full) != 0
-
-
-cdef void block_mark_known(Shared* s, const Facts* f, const BlockEntry* e, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t area
-    if e.kind != SOURCE_CLIENT:
-        return
-    for area in range(AREAS_MAX):
-        if e.areas[area >> 6] >> (area & 63) & 1:
-            known_mark_blocked(&s.known, &s.control.areas[area], known_key(&s.secret, area, f.client_key), True, now_ns)
 
 
 # Block the source of a rule that is on a block rung. loud: record a refusal (else the same one was recorded before). In a dry run all is
@@ -361,7 +275,7 @@ cdef int make_block(Shared* s, const Facts* f, const RuleSpec* r, int32_t rung, 
         return BLOCK_REFUSED
     case_id[0] = e.case_id
     if answer == BLOCK_NEW:
-        block_mark_known(s, f, &e, now_ns)
+        mark_blocked(s, &e, now_ns)
     return BLOCK_MADE
 
 
@@ -398,5 +312,5 @@ cdef void note_rung(Shared* s, const Facts* f, const RuleSpec* r, const LadderSt
     act.rung = step.rung
     act.measure = rungs[step.rung].measure
     act_record(s, f, &act, now_ns)
-    if totals != NULL:
+    if totals != NULL and not never_blocked(f):
         totals.measures[act.measure] += 1

@@ -40,6 +40,8 @@ cdef enum:
     BLOCK_REFUSED_BUSY = 5      # another process holds the bucket: ask again
     BLOCK_REFUSED_SOURCE = 6    # no such kind, a prefix length that is none, no area
 
+    BLOCK_CLIENTS_MAX = 256
+
 # Is this address blocked, for whatever area? Narrowest first: client, then prefixes in use. Fills out (a copy) when so.
 cdef bint blocks_find_address(Blocks* t, const HashKey* secret, const Address* a, uint64_t now_ns, BlockEntry* out) noexcept nogil
 cdef bint blocks_find_key(Blocks* t, const HashKey* secret, uint8_t kind, uint64_t key, uint64_t now_ns, BlockEntry* out) noexcept nogil
@@ -49,6 +51,10 @@ cdef bint blocks_match_address(Blocks* t, const HashKey* secret, const Address* 
                                uint64_t now_ns, BlockEntry* out) noexcept nogil
 cdef bint blocks_match_key(Blocks* t, const HashKey* secret, uint8_t kind, uint64_t key, const uint64_t* want, bint whole,
                            uint64_t now_ns, BlockEntry* out) noexcept nogil
+# How many clients a block is aimed at: 1, or the addresses (IPv6: the /64s) of a prefix; 0: no address, or a prefix of more than
+# BLOCK_CLIENTS_MAX, which nobody looks through. Number i of them.
+cdef uint32_t blocks_clients(const BlockEntry* e) noexcept nogil
+cdef void blocks_client(const BlockEntry* e, uint32_t i, Address* out) noexcept nogil
 # Insert or extend. wanted: kind, plen, address, areas, expires_ns, case_id, rule_id filled by the caller; ttl_max_ns and blocks_max
 # bound it: the expiry is cut to ttl_max_ns from the beginning of the block. CLIENT and PREFIX addresses are brought into form here.
 cdef int blocks_put(Blocks* t, const HashKey* secret, const BlockEntry* wanted, uint64_t ttl_max_ns, uint64_t blocks_max,

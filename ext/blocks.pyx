@@ -162,6 +162,25 @@ cdef bint block_form(BlockEntry* e) noexcept nogil:
     return SOURCE_FINGERPRINT <= e.kind <= SOURCE_PAIR
 
 
+cdef uint32_t blocks_clients(const BlockEntry* e) noexcept nogil:
+    cdef int bits
+    if e.kind == SOURCE_CLIENT:
+        return 1
+    if e.kind != SOURCE_PREFIX:
+        return 0
+    bits = 128 - e.plen if address_is_v4(&e.address) else 64 - e.plen
+    if bits < 0:
+        return 1                # narrower than a client: the /64 that it lies in
+    return <uint32_t>1 << bits if bits <= 8 else 0
+
+
+cdef void blocks_client(const BlockEntry* e, uint32_t i, Address* out) noexcept nogil:
+    cdef int last
+    address_client(&e.address, out)
+    last = 15 if address_is_v4(out) else 7
+    out.bytes[last] = <uint8_t>(out.bytes[last] + i)
+
+
 # Under the bucket's lock: extend what is in force.
 cdef int block_extend(const HashKey* secret, BlockEntry* e, BlockEntry* held, const BlockEntry* wanted, uint64_t ttl_max_ns) noexcept nogil:
     cdef uint64_t latest = add_saturating_u64(held.first_ns, ttl_max_ns)

@@ -124,7 +124,7 @@ cdef uint64_t case_next(Shared* s, uint64_t now_ns) noexcept nogil:
     return case_id if case_id else 1
 
 
-# Known clients among the live blocks of one area mask.
+# A client among the live blocks of one area mask: count it where it is known.
 cdef void sweep_blocked(Shared* s, const BlockEntry* e, uint64_t hashed, uint64_t* blocked, uint64_t now_ns) noexcept nogil:
     cdef uint32_t word, area
     cdef uint64_t bits
@@ -137,25 +137,33 @@ cdef void sweep_blocked(Shared* s, const BlockEntry* e, uint64_t hashed, uint64_
                 blocked[area] += 1
 
 
-# A block by hand began: count it in each of its areas, as judge does for its own.
+# A block began: its known clients count as blocked in each of its areas.
 cdef void mark_blocked(Shared* s, const BlockEntry* e, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t area
+    cdef uint32_t area, i
+    cdef uint64_t hashed
     cdef Address client
-    address_client(&e.address, &client)
-    for area in range(AREAS_MAX):
-        if e.areas[area >> 6] >> (area & 63) & 1:
-            known_mark_blocked(&s.known, &s.control.areas[area], known_key(&s.secret, area, address_key(&s.secret, &client)), True, now_ns)
+    for i in range(blocks_clients(e)):
+        blocks_client(e, i, &client)
+        hashed = address_key(&s.secret, &client)
+        for area in range(AREAS_MAX):
+            if e.areas[area >> 6] >> (area & 63) & 1:
+                known_mark_blocked(&s.known, &s.control.areas[area], known_key(&s.secret, area, hashed), True, now_ns)
 
 
 cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nogil:
     cdef uint64_t blocked[256]
     cdef BlockEntry copy
+    cdef Address client
     cdef uint64_t i
+    cdef uint32_t k
     memset(blocked, 0, sizeof(blocked))
     blocks_sweep(&s.blocks, &s.secret, now_ns)
     for i in range((s.blocks.bucket_mask + 1) * BLOCKS_BUCKET):
-        if blocks_at(&s.blocks, &s.secret, i, now_ns, &copy) and copy.kind == SOURCE_CLIENT:
-            sweep_blocked(s, &copy, address_key(&s.secret, &copy.address), blocked, now_ns)
+        if not blocks_at(&s.blocks, &s.secret, i, now_ns, &copy):
+            continue
+        for k in range(blocks_clients(&copy)):
+            blocks_client(&copy, k, &client)
+            sweep_blocked(s, &copy, address_key(&s.secret, &client), blocked, now_ns)
     for i in range(AREAS_MAX):
         store_u64(&s.control.areas[i].known_blocked, blocked[i])
     return known_sweep(&s.known, at, SWEEP_ENTRIES, now_ns)
@@ -431,7 +439,7 @@ cdef class Memory:
         wanted.rule_id = rule_id
         wanted.rule = rule
         answer = blocks_put(&self.shared.blocks, &self.shared.secret, &wanted, ttl_max, most, now)
-        if answer == BLOCK_NEW and wanted.kind == SOURCE_CLIENT:
+        if answer == BLOCK_NEW:
             mark_blocked(&self.shared, &wanted, now)
         return BLOCK_ANSWERS[answer]
 

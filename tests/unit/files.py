@@ -1,4 +1,4 @@
-"""Fixture files and what is expected of them: "# expect: PATH | part of the message | part of the hint" lines, "# warn:" too."""
+"""Fixture files and what is expected of them, in lines "# expect: PATH | part of the message | part of the hint"."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 GOOD = FIXTURES / "good"
 BAD = sorted((FIXTURES / "bad").glob("*.toml"))
+Row = tuple[str, str, str]
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC)
 
 MINIMAL_GATEWAY = """
@@ -47,14 +48,14 @@ def write(folder: Path, gateway: str, **mandates: str) -> Path:
     return path
 
 
-def wanted(path: Path, mark: str) -> list[tuple[str, str, str]]:
+def wanted(path: Path, mark: str) -> list[Row]:
     """(path, part of the message, part of the hint) of each marked line."""
     rows = [line.removeprefix(mark) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(mark)]
     cells = [[cell.strip() for cell in row.split("|")] + ["", ""] for row in rows]
     return [(c[0], c[1], c[2]) for c in cells]
 
 
-def unmatched(problems: list[Problem], rows: list[tuple[str, str, str]]) -> tuple[list[Problem], list[tuple[str, str, str]]]:
+def unmatched(problems: list[Problem], rows: list[Row]) -> tuple[list[Problem], list[Row]]:
     """Problems that no row expects, and rows that no problem meets; each row meets one."""
     left = list(problems)
     missing = []

@@ -130,7 +130,12 @@ def test_limits_are_shared_out_among_workers(full: Loaded) -> None:
     origins = read.rows("origins", layout.ORIGIN)
     assert [o[0] for o in origins] == [0, 1, 2, 3]
     assert [o[3] for o in origins] == [0, 2, 0, 0]
-    assert [read.text(o[5], o[6]) for o in origins] == ["127.0.0.1:8000", "inner.example.org", "localhost", "127.0.0.1:8003"]
+    assert [read.text(o[5], o[6]) for o in origins] == [
+        "127.0.0.1:8000",
+        "inner.example.org",
+        "localhost",
+        "127.0.0.1:8003",
+    ]
 
 
 def test_limits_never_share_out_to_nothing(tmp_path: Path) -> None:
@@ -179,7 +184,12 @@ def test_a_rule_in_the_core_s_terms(full: Loaded) -> None:
     assert flood.id == rule_id("portal-2026-06", "flood")
     assert flood.id == int.from_bytes(hashlib.sha256(b"portal-2026-06\0flood").digest()[:8], "little")
     assert flood.keys == (layout.KEYS["client"], 0)
-    assert (flood.unit, flood.rate, flood.calm_ns, flood.area_wide) == (layout.UNITS["requests"], (50, S, 100), 20 * S, 0)
+    assert (flood.unit, flood.rate, flood.calm_ns, flood.area_wide) == (
+        layout.UNITS["requests"],
+        (50, S, 100),
+        20 * S,
+        0,
+    )
     assert flood.areas == 0b011
     assert [(r[0], r[2], r[3]) for r in flood.rungs] == [
         (layout.MEASURES["observe"], 2 * S, 0),
@@ -203,9 +213,7 @@ def test_conditions_in_the_core_s_terms(full: Loaded) -> None:
     rows = read.rules()["portal-2026-06/probe"].conditions
     kinds = {number: name for name, number in layout.CONDITIONS.items()}
     matches = {number: name for name, number in layout.MATCHES.items()}
-    told = [
-        (kinds[c[0]], matches[c[1]], c[2], c[3], c[4], read.text(c[5], c[6]), read.text(c[7], c[8])) for c in rows
-    ]
+    told = [(kinds[c[0]], matches[c[1]], c[2], c[3], c[4], read.text(c[5], c[6]), read.text(c[7], c[8])) for c in rows]
     assert told == [
         ("method", "exact", 0, 0, 0b11, "", ""),
         ("host", "suffix", 0, 0, 0, "", ".example.org"),
@@ -332,7 +340,9 @@ def test_what_a_machine_says_of_itself(tmp_path: Path) -> None:
     (net / "if_inet6").write_text("20010db8000000000000000000000010 02 40 00 80 eth0\nrubbish\n")
     (net / "route").write_text("Iface Destination Gateway\neth0 00000000 FE0200C0 0003\neth0 000200C0 00000000 0001\n")
     (net / "ipv6_route").write_text(f"{'0' * 32} 00 {'0' * 32} 00 fe80{'0' * 27}1 00000400 0 0 0 eth0\n")
-    (etc / "resolv.conf").write_text("# comment\nsearch x\nnameserver 192.0.2.53\nnameserver fe80::53%eth0\nnameserver\n")
+    (etc / "resolv.conf").write_text(
+        "# comment\nsearch x\nnameserver 192.0.2.53\nnameserver fe80::53%eth0\nnameserver\n"
+    )
     found = machine_addresses(tmp_path)
     assert {"192.0.2.10", "2001:db8::10", "192.0.2.254", "fe80::1", "192.0.2.53", "fe80::53"} <= set(found)
     assert "192.0.2.255" not in found
