@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ origins = {json.dumps(list(origins) or [self.origin.address])}
 {limits}
 {extra}
 """
-        self.running = Gateway(self.directory, text, self.mandate(rules), (), {})
+        program = [sys.executable, "-m", "scrubber", "run"]
+        self.running = Gateway(self.directory, text, self.mandate(rules), program, {})
 
     def mandate(self, rules: str) -> str:
         return mandate_text(rules, areas=self.mandate_areas, proportion=self.proportion)

@@ -145,14 +145,14 @@ class TestTrustedProxies:
     @pytest.mark.parametrize(
         ("source", "headers", "expected"),
         [
-            ("127.0.3.9", "X-Forwarded-For: 192.0.2.1\r\n", "127.0.3.9"),
+            ("127.0.3.9", "X-Forwarded-For: 203.0.113.1\r\n", "127.0.3.9"),
             ("127.0.3.1", "", "127.0.3.1"),
-            ("127.0.3.1", "X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1, 127.0.3.1"),
-            ("127.0.3.1", "X-Forwarded-For: 192.0.2.1, 127.0.3.2\r\n", "192.0.2.1, 127.0.3.2, 127.0.3.1"),
+            ("127.0.3.1", "X-Forwarded-For: 203.0.113.1\r\n", "203.0.113.1, 127.0.3.1"),
+            ("127.0.3.1", "X-Forwarded-For: 203.0.113.1, 127.0.3.2\r\n", "203.0.113.1, 127.0.3.2, 127.0.3.1"),
             (
                 "127.0.3.2",
-                "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 10.9.1.1\r\n",
-                "192.0.2.1, 10.9.1.1, 127.0.3.2",
+                "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-For: 10.9.1.1\r\n",
+                "203.0.113.1, 10.9.1.1, 127.0.3.2",
             ),
         ],
     )
@@ -160,10 +160,10 @@ class TestTrustedProxies:
         assert self.seen(behind, source, headers) == expected
 
     def test_what_the_first_stranger_claims_is_cut(self, behind: Proxy) -> None:
-        """192.0.2.1 is the client that the trusted hop saw; what stands left of it is its own word."""
-        seen = self.seen(behind, "127.0.3.1", "X-Forwarded-For: 203.0.113.66, 192.0.2.1\r\n")
+        """203.0.113.1 is the client that the trusted hop saw; what stands left of it is its own word."""
+        seen = self.seen(behind, "127.0.3.1", "X-Forwarded-For: 203.0.113.66, 203.0.113.1\r\n")
         assert seen is not None
-        assert seen.split(", ")[-2:] == ["192.0.2.1", "127.0.3.1"]
+        assert seen.split(", ")[-2:] == ["203.0.113.1", "127.0.3.1"]
         assert "203.0.113.66" not in seen
 
 
