@@ -17,6 +17,7 @@ class Request(NamedTuple):
     meant_ms: float  # after t0
     latency_ms: float
     failed: str  # "": answered, whole
+    source: str  # the person's address
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,10 @@ def write_files(home: Path, listen: int, origin: int) -> Path:
 
 
 def area_limit() -> AreaLimit | None:
-    """The area-wide limit of the demo's mandate."""
+    """The limit of the demo's mandate on all requests of its area together."""
     tree = tomllib.loads((CONFIGS / "demo-mandate.toml").read_text(encoding="utf-8"))
     for rule in tree["rule"]:
-        if rule.get("per") == "area":
+        if rule.get("per") == "area" and "when" not in rule:
             limit = parse_limit(rule["limit"])
             return AreaLimit(limit.count * 1e9 / limit.period_ns, limit.burst)
     return None

@@ -11,6 +11,7 @@ from typing import Any
 from bench.demo.site import HOST
 
 TARGET = "127.0.0.1"
+COME_S = 3.2  # people come one after the other, not as a crowd of their own
 SETTLE_S = 2  # a flood's first seconds, in which a gateway may still be finding out
 
 
@@ -39,7 +40,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("search", "searches that no cache has seen", "requests", 25, 0, "search", 150, 8),
     Kind("login", "password guesses", "requests", 25, 0, "login", 150, 8),
     Kind("browser", "a browser's headers to the byte", "requests", 30, 0, "browser", 150, 8),
-    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.5, 2,
+    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.8, 2,
          below_limits=True),
     Kind("slowloris", "heads that never end", "hold", 20, 1, connections=15, drip_s=1.0),
     Kind("silent", "connections without a byte", "hold", 20, 1, connections=25),
@@ -66,7 +67,7 @@ class Plan:
     calm: Phase
     flood: Phase
     after: Phase
-    think_s: tuple[float, float] = (1.6, 3.6)
+    think_s: tuple[float, float] = (1.5, 3.5)
     fast_processes: int = 2
 
     @property
@@ -123,7 +124,7 @@ def draw(seed: int, people: int, calm_s: int = 10, flood_s: int = 27, after_s: i
     stop_s = calm_s + flood_s
     return Plan(
         seed,
-        {address: round(rng.uniform(0.0, 4.0), 3) for address in addresses},
+        {address: round(rng.uniform(0.0, COME_S), 3) for address in addresses},
         attackers,
         Phase("calm", 0, calm_s), Phase("flood", calm_s, stop_s), Phase("after", stop_s, stop_s + after_s),
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench.demo import story
 from bench.demo.figures import Figures, named, percentile, share
 from bench.demo.plan import KINDS, SETTLE_S, Kind, Plan
 from bench.load.tally import ATTEMPTED, SERVED, THROTTLED
@@ -53,6 +54,7 @@ def people_figures(plan: Plan, figures: Figures) -> dict[str, Any]:
         "requests": total,
         "success": round(share(total - figures.failures.total(), total), 6),
         "failures": dict(figures.failures.most_common()),
+        "people_with_failures": len({one.source for rows in figures.people.values() for one in rows if one.failed}),
         "latency_ms_p50": {key: phase["p50"] for key, phase in phases.items()},
         "latency_ms_p99": {key: phase["p99"] for key, phase in phases.items()},
         "by_phase": {key: {name: phase[name] for name in ("requests", "success")} for key, phase in phases.items()},
@@ -194,8 +196,9 @@ def build(plan: Plan, figures: Figures, limit: AreaLimit | None, about: dict[str
         "attack": attack,
         "area": area,
         "gateway": last,
+        "rush_before_flood": any(one.rush for one in figures.samples if one.at_s < plan.calm.stop_s),
         "gateway_says": figures.gateway_says,
-        "acts": Counter(str(act.get("measure", "")) for act in figures.acts),
+        "acts": Counter(story.kind_of(act) for act in figures.acts),
         "origin": figures.origin,
         "phases": {phase.name: [phase.start_s, phase.stop_s] for phase in (plan.calm, plan.flood, plan.after)},
         "seed": plan.seed,

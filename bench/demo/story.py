@@ -2,6 +2,8 @@
 
 Invariant: pure; it says only what the figures say.
 """
+from typing import Any
+
 from bench.demo.figures import Figures
 from bench.demo.plan import KINDS, Plan
 from bench.load.tally import ATTEMPTED
@@ -32,8 +34,22 @@ def _flood(plan: Plan, figures: Figures, at_s: float) -> str:
         if figures.samples[-1].rush:
             parts.append("more newcomers than the origin can carry: they wait, people known from before do not")
     if figures.acts:
-        parts.append(f"last: {figures.acts[-1].get('says', '')}")
+        parts.append(f"last: {act_text(figures.acts[-1])}")
     return "; ".join(parts)
+
+
+def kind_of(act: dict[str, Any]) -> str:
+    """What sort of act it was: "block", "refuse block", "rung throttle"."""
+    action, measure = str(act.get("event.action", "?")), str(act.get("scrubber.measure", ""))
+    return action if measure in ("", action) else f"{action} {measure}"
+
+
+def act_text(act: dict[str, Any]) -> str:
+    """One act for an onlooker."""
+    text = f"{kind_of(act)} {act.get('scrubber.source', '')}".rstrip()
+    if "scrubber.ttl_s" in act:
+        text += f" for {act['scrubber.ttl_s']} s"
+    return f"{text} ({act['rule.name']})" if "rule.name" in act else text
 
 
 def _blocked(figures: Figures) -> str:

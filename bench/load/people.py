@@ -116,17 +116,17 @@ class Wire(asyncio.Protocol):
 
 
 class Ledger:
-    """What became of every request: (meant at, ms after t0; latency, ms; "" or how it failed)."""
+    """What became of every request: (meant at, ms after t0; latency, ms; "" or how it failed; whose)."""
 
     def __init__(self, t0_ns: int, meter: Meter) -> None:
         self.t0_ns = t0_ns
         self.meter = meter
-        self.rows: list[tuple[float, float, str]] = []
+        self.rows: list[tuple[float, float, str, str]] = []
 
-    def note(self, meant_ns: int, word: str) -> None:
+    def note(self, meant_ns: int, word: str, source: str) -> None:
         """A request that ended now."""
         latency_ms = (time.monotonic_ns() - meant_ns) / 1e6
-        self.rows.append((round((meant_ns - self.t0_ns) / 1e6, 3), round(latency_ms, 3), word))
+        self.rows.append((round((meant_ns - self.t0_ns) / 1e6, 3), round(latency_ms, 3), word, source))
 
     def flush(self) -> None:
         """Report the rows so far."""
@@ -149,6 +149,7 @@ class Person:
         self.idle: list[Wire] = []
         self.cached: set[str] = set()
         self.cookie = ""
+        self.arrived = False
 
     def plan(self) -> Iterator[float]:
         """When each view is meant to begin, in seconds after t0."""
@@ -169,25 +170,26 @@ class Person:
             wire.abort()
 
     async def view(self, meant_ns: int) -> None:
-        """One page with what belongs to it: mostly a page, now and then a search or a login."""
-        dice = self.rng.random()
+        """One page with what belongs to it: at first the home page, then any, now and then a search or a login."""
+        first, self.arrived = not self.arrived, True
+        dice = 1.0 if first else self.rng.random()
         if dice < 0.12:
             page, assets = self.rng.choice(self.site["searches"]), []
         elif dice < 0.16:
             if not await self.fetch(meant_ns, "POST", self.site["login"], page=True):
-                self.ledger.note(time.monotonic_ns(), "page")
+                self.note(time.monotonic_ns(), "page")
                 return
             page, assets = self.site["account"], self.site["pages"][0]["assets"]
             meant_ns = time.monotonic_ns()
         else:
-            chosen = self.rng.choice(self.site["pages"])
+            chosen = self.site["pages"][0] if first else self.rng.choice(self.site["pages"])
             page, assets = chosen["path"], chosen["assets"]
         wanted = [path for path in self.site["shared"] if path not in self.cached] + list(assets)
         got_page = await self.fetch(meant_ns, "GET", page, page=True)
         asked_ns = time.monotonic_ns()
         if not got_page:
             for _ in wanted:
-                self.ledger.note(asked_ns, "page")
+                self.note(asked_ns, "page")
             return
         whole = await asyncio.gather(*(self.fetch(asked_ns, "GET", p, page=False, referer=page) for p in wanted))
         self.cached.update(path for path, good in zip(wanted, whole, strict=True) if good)
@@ -211,8 +213,12 @@ class Person:
             word = str(failure)
         except OSError as error:
             word = "refused" if isinstance(error, ConnectionRefusedError) else "connect"
-        self.ledger.note(meant_ns, word)
+        self.note(meant_ns, word)
         return not word
+
+    def note(self, meant_ns: int, word: str) -> None:
+        """A request of this person has ended."""
+        self.ledger.note(meant_ns, word, self.route.source)
 
     async def exchange(self, data: bytes) -> Answer:
         """Over an idle connection, else a new one. A connection is kept only after a whole answer that allows it."""

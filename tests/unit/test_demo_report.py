@@ -39,7 +39,7 @@ def good_run() -> Figures:
     """A run in which everything went as it should."""
     figures = Figures()
     rng = random.Random(3)
-    people = [[rng.uniform(0, 39_999), rng.uniform(1, 9), ""] for _ in range(11_000)]
+    people = [[rng.uniform(0, 39_999), rng.uniform(1, 9), "", "127.7.7.7"] for _ in range(11_000)]
     figures.hear_people({"type": "people", "rows": people})
     for kind in FAST:
         for second in range(10, 37):
@@ -83,7 +83,7 @@ def test_a_good_run_passes_and_has_the_promised_fields() -> None:
 
 
 def lose_people(figures: Figures, second: int, count: int) -> None:
-    rows = [[second * 1000.0 + i, 5000.0, "timeout"] for i in range(count)]
+    rows = [[second * 1000.0 + i, 5000.0, "timeout", f"127.8.8.{i % 3}"] for i in range(count)]
     figures.hear_people({"type": "people", "rows": rows})
 
 
@@ -108,6 +108,7 @@ def test_one_person_in_a_thousand_may_fail_and_no_more() -> None:
     assert failed(figures) == set()
     lose_people(figures, 2, 2)
     assert failed(figures) == {"people got through"}
+    assert report.build(PLAN, figures, LIMIT, {})["people"]["people_with_failures"] == 3
 
 
 def test_losses_under_the_flood_cannot_hide_behind_calm_minutes() -> None:
