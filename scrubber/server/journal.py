@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import msgspec
 
 from scrubber import _native
-from scrubber.control.acts import Acts
+from scrubber.control.acts import Act, Acts, from_record
 from scrubber.server.access_log import AccessLog
 
 EVERY_S = 0.05
@@ -30,17 +31,16 @@ class Journal:
     def __init__(self, memory: _native.Memory, workers: int, path: str, logger: logging.Logger) -> None:
         self.log = AccessLog("" if path == "off" else path, logger)
         self.acts = Acts()
-        self._logger = logger
+        self.area_names: Mapping[int, str] = {}  # of the policy in force
         self._memory = memory
         self._workers = workers
         self._own: list[bytes] = []
         self._thread = ThreadPoolExecutor(1, "journal")
 
-    def record(self, act: dict[str, Any]) -> None:
+    def record(self, act: Act) -> None:
         """An act of the supervisor's."""
-        line = msgspec.json.encode(act)
-        self._own.append(line)
-        self.acts.add_lines([line])
+        self._own.append(msgspec.json.encode(act))
+        self.acts.add([act])
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -61,20 +61,22 @@ class Journal:
         own, self._own = self._own, []
         loop = asyncio.get_running_loop()
         found, acts = await loop.run_in_executor(self._thread, self._take_up, own)
-        self.acts.add_lines(acts)
+        self.acts.add(acts)
         return found
 
-    def _take_up(self, lines: list[bytes]) -> tuple[bool, list[bytes]]:
+    def _take_up(self, lines: list[bytes]) -> tuple[bool, list[Act]]:
         """In the thread: read all rings, write all lines; the acts among them."""
-        acts: list[bytes] = []
+        acts: list[Act] = []
         found = False
+        wall_offset_ns = time.time_ns() - time.monotonic_ns()
         for _ in range(ROUNDS_MAX):
             for slot in range(self._workers):
                 for kind, record in self._memory.ring_read(slot, READ_BYTES_MAX):
-                    line = record.rstrip(b"\n")
-                    lines.append(line)
                     if kind == RECORD_ACT:
-                        acts.append(line)
+                        acts.append(from_record(record, wall_offset_ns, self.area_names))
+                        lines.append(msgspec.json.encode(acts[-1]))
+                    else:
+                        lines.append(record.rstrip(b"\n"))
             if not lines:
                 break
             self.log.write(lines)

@@ -24,6 +24,7 @@ import uvloop
 from scrubber import _native
 from scrubber.admin import app, metrics, token
 from scrubber.admin.app import BlockOrder, UnblockOrder
+from scrubber.control import acts
 from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
 from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
@@ -58,6 +59,7 @@ class Supervisor:
         self.policy = from_image(memfd.read_all(start.fds["policy"]))
         self.workers = start.workers
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log.access, logger)
+        self.journal.area_names = self.policy.area_names()
         self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
         self.overview.children = start.children
         self.changing = asyncio.Lock()
@@ -175,25 +177,30 @@ class Supervisor:
 
     def _reloaded(self, *, ok: bool, message: str) -> None:
         self.overview.reloads["done" if ok else "refused"] += 1
-        self.overview.last_reload = {"at": now_iso(), "ok": ok, "message": message}
+        self.overview.last_reload = {"at": acts.timestamp(time.time_ns()), "ok": ok, "message": message}
         self.logger.log(logging.INFO if ok else logging.ERROR, "reload: %s", message if ok else f"refused: {message}")
-        self.journal.record(act("reload" if ok else "reload_refused", message))
+        self.journal.record(acts.made("reload" if ok else "reload_refused", message))
 
     async def _put_in_force(self, policy: PolicyInForce, compiled: CompiledPolicy) -> int:
         """Hand a policy to all workers; how many have it now. InternalError: refused, and the former is back in
         force."""
-        former, self.policy = self.policy, policy
+        former = self.policy
+        self._now_in_force(policy)
         await self._publish(policy.generation, compiled)
         taken, refused = await self._taken(policy.generation)
         if refused:
             back, compiled = await self._in_thread(
                 compile_files, former.gateway, former.mandates, former.area_ids, policy.generation + 1
             )
-            self.policy = back
+            self._now_in_force(back)
             await self._publish(back.generation, compiled)
             hint = "the former policy stays in force; the reason is in the workers' log (stderr)"
             raise InternalError(f"policy {policy.generation} was refused by {refused} workers", hint=hint)
         return taken
+
+    def _now_in_force(self, policy: PolicyInForce) -> None:
+        self.policy = policy
+        self.journal.area_names = policy.area_names()
 
     async def _publish(self, generation: int, compiled: CompiledPolicy) -> None:
         """To the keeper, which keeps it and hands it on. PolicyRefused: the core does not find it sound."""
@@ -229,9 +236,11 @@ class Supervisor:
             return
         self.offset_ns = offset_ns
         for mandate in expired:
-            self._say(act("mandate_expired", f"mandate {mandate.id} has expired: {mandate.head.on_expiry} from now on"))
+            self._say(
+                acts.made("mandate_expired", f"mandate {mandate.id} has expired: {mandate.head.on_expiry} from now on")
+            )
         if was_set:
-            self._say(act("clock_set", "the wall clock was set: ends of mandates are computed anew"))
+            self._say(acts.made("clock_set", "the wall clock was set: ends of mandates are computed anew"))
         async with self.changing:
             await self._put_in_force(*await self._in_thread(compile_again, self.policy))
 
@@ -267,16 +276,6 @@ class Supervisor:
     def blocks(self) -> list[dict[str, Any]]:
         """Served.blocks."""
         return self.memory.blocks()
-
-
-def act(action: str, message: str, **fields: Any) -> dict[str, Any]:
-    """A record of what the supervisor did, in the form of the core's."""
-    return {"@timestamp": now_iso(), "event.action": action, "message": message, **fields}
-
-
-def now_iso() -> str:
-    """UTC, milliseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:

@@ -28,7 +28,7 @@ then = ["throttle"]
 """
 
 
-def ask(running: Gateway, count: int, source: str = "127.0.0.1") -> list[int]:
+def ask(running: Gateway, count: int, source: str = "127.0.0.2") -> list[int]:
     return [running.get("/", source=source)[0] for _ in range(count)]
 
 
@@ -184,7 +184,7 @@ def test_reload_keeps_cells_and_connections(gateway: GatewayFactory) -> None:
     assert done.returncode == 0, done.stderr
     assert "policy 2 in force in 2 workers" in done.stdout
     assert ask(running, 1) == [429]
-    assert ask(running, 1, "127.0.0.2") == [200]
+    assert ask(running, 1, "127.0.0.3") == [200]
     assert running.status()["generation"] == 2
 
 
