@@ -14,7 +14,7 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -26,6 +26,7 @@ BODY_BYTES_MAX = 64 * 1024
 REQUEST_S = 30.0
 KEEP_ALIVE_S = 75.0
 LISTED_MAX = 10_000
+TTL_S_MAX = 366 * 86400
 LOGGER = logging.getLogger("admin")
 PROBLEM_TYPE = "application/problem+json"
 
@@ -33,17 +34,17 @@ PROBLEM_TYPE = "application/problem+json"
 class BlockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Someone asks to block a source. `area`: bind that area only; empty: all that the clause covers."""
 
-    source: str
-    ttl_s: float
-    reason: str
+    source: Annotated[str, msgspec.Meta(max_length=100)]
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=TTL_S_MAX)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
     area: str = ""
 
 
 class UnblockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Someone asks to lift a block."""
 
-    source: str
-    reason: str = ""
+    source: Annotated[str, msgspec.Meta(max_length=100)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 class Served(Protocol):

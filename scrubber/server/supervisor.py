@@ -26,9 +26,10 @@ from scrubber.admin import app, metrics, token
 from scrubber.admin.app import BlockOrder, UnblockOrder
 from scrubber.control import acts
 from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
-from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
+from scrubber.errors import FilesRefused, InternalError, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
 from scrubber.server import child, images, log, memfd
+from scrubber.server.by_hand import ByHand
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat
 from scrubber.server.journal import Journal
@@ -60,6 +61,7 @@ class Supervisor:
         self.workers = start.workers
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log.access, logger)
         self.journal.area_names = self.policy.area_names()
+        self.by_hand = ByHand(self.memory, self.journal)
         self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
         self.overview.children = start.children
         self.changing = asyncio.Lock()
@@ -267,15 +269,15 @@ class Supervisor:
 
     async def block(self, order: BlockOrder) -> dict[str, Any]:
         """Served.block."""
-        raise OperatorError("not under any clause", hint="see the powers in the mandate")
+        return self.by_hand.block(order, self.policy)
 
     async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
         """Served.unblock."""
-        raise OperatorError("not under any clause", hint="see the powers in the mandate")
+        return self.by_hand.unblock(order)
 
     def blocks(self) -> list[dict[str, Any]]:
         """Served.blocks."""
-        return self.memory.blocks()
+        return self.by_hand.listed(self.policy)
 
 
 async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:

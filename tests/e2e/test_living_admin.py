@@ -124,6 +124,57 @@ def test_block_and_unblock_by_command(gateway: GatewayFactory) -> None:
     assert "Try: " in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "kind", "listed"),
+    [
+        ("127.9.9.0/24", "prefix", "127.9.9.0/24"),
+        ("2001:db8:1:2::7", "client", "2001:db8:1:2::/64"),
+        ("::ffff:198.51.100.7", "client", "198.51.100.7"),
+        ("fingerprint:00112233aabbccdd", "fingerprint", "fingerprint:00112233aabbccdd"),
+    ],
+)
+def test_sources_of_every_kind(gateway: GatewayFactory, source: str, kind: str, listed: str) -> None:
+    running = gateway(workers=1)
+    code, answer = running.admin("POST", "/v1/blocks", {"source": source, "ttl_s": 60, "reason": "x"})
+    assert (code, answer["did"], answer["source"]) == (201, "blocked", listed), answer
+    again = running.admin("POST", "/v1/blocks", {"source": listed, "ttl_s": 90, "reason": "x"})[1]
+    assert (again["did"], again["case"]) == ("extended the block of", answer["case"])
+    (block,) = running.admin("GET", "/v1/blocks")[1]["blocks"]
+    assert (block["kind"], block["source"], block["rule"]) == (kind, listed, "test/block")
+    assert running.cli("unblock", source).returncode == 0
+    assert running.status()["blocks"]["in_force"] == 0
+
+
+def test_who_is_covered_by_a_wider_block_is_told(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    assert running.cli("block", "127.9.9.0/24", "--reason", "x").returncode == 0
+    with pytest.raises(CUT):
+        running.get("/", source="127.9.9.9")
+    refused = running.cli("unblock", "127.9.9.9")
+    assert refused.returncode == 1
+    assert "127.9.9.9 is not blocked" in refused.stderr
+    assert "it is covered by: 127.9.9.0/24" in refused.stderr
+
+
+def test_a_refused_block_is_on_the_record(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    assert running.cli("block", "127.0.0.1", "--reason", "by mistake").returncode == 1
+    until(lambda: any(line.get("event.action") == "refuse" for line in running.log_lines()))
+    record = next(line for line in running.log_lines() if line.get("event.action") == "refuse")
+    assert record["event.reason"] == "by mistake"
+    assert "never-block" in record["scrubber.reason"]
+
+
+def test_in_a_dry_run_a_block_is_recorded_and_not_made(gateway: GatewayFactory) -> None:
+    running = gateway(top="enforce = false")
+    done = running.cli("block", "127.0.0.9", "--reason", "rehearsal")
+    assert done.returncode == 0
+    assert done.stdout.startswith("dry run: would block 127.0.0.9")
+    assert ask(running, 1, "127.0.0.9") == [200]
+    until(lambda: any(line.get("scrubber.enforced") is False for line in running.log_lines()))
+    assert running.status()["blocks"]["in_force"] == 0
+
+
 def test_a_block_ends_by_itself(gateway: GatewayFactory) -> None:
     running = gateway()
     assert running.cli("block", "127.0.0.9", "--for", "2s", "--reason", "short").returncode == 0
