@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -69,6 +70,8 @@ class Run:
 
     async def go(self, home: Path) -> None:
         """Start everything, watch it, stop everything."""
+        if (task := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         origin_port = gateway.port_or_free(gateway.ORIGIN)
         port = gateway.port_or_free(gateway.LISTEN) if self.protected else origin_port
         for wanted, got in ((gateway.ORIGIN, origin_port), (gateway.LISTEN, port)):
@@ -79,13 +82,16 @@ class Run:
             watch: gateway.Watch | None = None
             if self.protected:
                 watch = await gateway.start(nursery, home, port, origin_port)
-            self.t0_s = int(time.monotonic()) + LEAD_S
-            load = await self.start_load(nursery, port)
-            await self.follow(nursery, load, watch)
-            if watch is not None:
-                await watch.poll(self.figures, self.at_s())
-                self.figures.gateway_says = await watch.verdict()
-                await watch.close()
+            try:
+                self.t0_s = int(time.monotonic()) + LEAD_S
+                load = await self.start_load(nursery, port)
+                await self.follow(nursery, load, watch)
+                if watch is not None:
+                    await watch.poll(self.figures, self.at_s())
+                    self.figures.gateway_says = await watch.verdict()
+            finally:
+                if watch is not None:
+                    await watch.close()
 
     async def start_origin(self, nursery: Nursery, port: int) -> None:
         """The origin, serving."""
@@ -97,7 +103,7 @@ class Run:
             if origin.failed:
                 break
             await asyncio.sleep(0.05)
-        raise DemoFailed(f"the origin did not start: {' '.join(origin.last_words) or 'no word from it'}")
+        raise DemoFailed(f"the origin did not start: {origin.words()}")
 
     async def start_load(self, nursery: Nursery, port: int) -> list[Child]:
         """People, and those who will attack."""
@@ -125,8 +131,7 @@ class Run:
                 self.screen.show(at_s)
                 failed = nursery.failure()
                 if failed is not None:
-                    words = " ".join(list(failed.last_words)[-3:]) or "it said nothing"
-                    raise DemoFailed(f"{failed.name} ended with {failed.process.returncode}: {words}")
+                    raise DemoFailed(f"{failed.name} ended with {failed.process.returncode}: {failed.words()}")
                 if at_s > self.plan.seconds + OVERRUN_S:
                     raise DemoFailed("the load did not end in time (is the machine busy with something else?)")
                 await asyncio.sleep(0.25)
@@ -171,7 +176,7 @@ def main(seed: int | None, unprotected: bool, people: int, calm: int, flood: int
             run_s = time.monotonic() - began
             about["durations"] = {"run_s": round(run_s, 2), "people_s": run.plan.seconds}
             result = write(run, about, Path.cwd())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped; nothing runs any more", style="yellow")
         sys.exit(130)
     except (DemoFailed, OSError) as error:

@@ -79,6 +79,11 @@ class Child:
         """It has ended, and not because it was told to or was done."""
         return not self.stopping and self.process.returncode not in (None, 0)
 
+    def words(self) -> str:
+        """Its last words in one line, without what it says whenever it starts."""
+        said = [line.strip() for line in self.last_words if not line.startswith(("note:", "ready:"))]
+        return " ".join(said[-4:]) or "it said nothing"
+
     async def done(self, timeout_s: float) -> bool:
         """Wait for it to end by itself and for everything that it said."""
         with contextlib.suppress(TimeoutError):

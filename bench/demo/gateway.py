@@ -141,4 +141,4 @@ async def start(nursery: Nursery, home: Path, listen: int, origin: int) -> Watch
                 await watch.close()
                 raise
             return watch
-    raise DemoFailed(f"the gateway did not start: {' '.join(child.last_words) or 'no word from it'}")
+    raise DemoFailed(f"the gateway did not start: {child.words()} (is the core built? make build)")

@@ -165,5 +165,5 @@ def closing(report: dict[str, Any], console: Console) -> None:
         mark = "[green]met[/]   " if one["met"] else "[red]FAILED[/]"
         console.print(f"{mark} {one['name']}: {one['found']} (wanted {one['wanted']})", highlight=False, soft_wrap=True)
     if report["rush_before_flood"]:
-        console.print("the area-wide limit shed people before the flood came, so that nobody was known when it did: its "
+        console.print("the area-wide limit shed people before the flood came, so nobody was known when it did: its "
                       "limit is too low for so many people (configs/demo-mandate.toml)", style="yellow", soft_wrap=True)
