@@ -175,9 +175,10 @@ def conditions(people: dict[str, Any], attack: dict[str, Any], area: dict[str, A
         ))
     limit = area["limit_per_s"]
     most = limit * area["seconds"] + area["limit_burst"] if limit else 0
+    wanted = f"<= {limit:g}/s and {area['limit_burst']} at once, at the origin" if limit else "a limit per area"
     out.append(Condition(
-        "the area's limit held", f"<= {limit:g}/s at the origin" if limit else "a limit per area",
-        f"{area['origin_served_per_s']}/s (slow flood {area['slow_flood_per_s']}/s)",
+        "the area's limit held", wanted,
+        f"{area['origin_served_per_s']}/s (people {area['people_per_s']}/s, slow flood {area['slow_flood_per_s']}/s)",
         bool(limit) and 0 < area["origin_served"] <= most,
     ))
     return out
