@@ -6,6 +6,9 @@ import ipaddress
 import json
 import random
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,9 +234,14 @@ def test_the_gateway_is_told_nothing_of_who_is_who(tmp_path: Path) -> None:
     assert "fingerprint" not in text
 
 
-def test_a_taken_port_is_replaced_by_a_free_one() -> None:
-    import socket  # noqa: PLC0415
+def test_the_files_of_a_run_have_no_problems(tmp_path: Path) -> None:
+    file = write_files(tmp_path, 18088, 18001)
+    command = [sys.executable, "-m", "scrubber", "check", str(file), str(tmp_path / "demo-mandate.toml")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
+
+def test_a_taken_port_is_replaced_by_a_free_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         other = port_or_free(port)
