@@ -38,7 +38,7 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
 	@touch $@
 
-.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h)
+.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd) bench/macro/native.pyx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -50,7 +50,7 @@ demo: build
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/mypy scrubber $(wildcard bench)
-	$(BIN)/cython-lint ext
+	$(BIN)/cython-lint ext bench/macro
 
 test-tools:
 	@.ci/system-packages test >/dev/null

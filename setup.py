@@ -1,8 +1,9 @@
-"""Builds ext/ into scrubber._native.
+"""Builds ext/ into scrubber._native; in a working tree the bench's load tool as well.
 
 SCRUBBER_BUILD: release (default), debug (assertions, pool counts), asan (ASan + UBSan).
 """
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -39,4 +40,11 @@ sources = sorted(str(p) for p in Path("ext").glob("*.p[yx][xd]"))
 )
 native.name = "scrubber._native"
 
-setup(ext_modules=[native])
+extensions = [native]
+if {"build_ext", "editable_wheel"} & set(sys.argv):     # never into a wheel
+    extensions += cythonize(
+        [Extension("bench.macro.native", ["bench/macro/native.pyx"], extra_compile_args=["-O2", "-std=gnu11"])],
+        build_dir="build/cython-bench",
+    )
+
+setup(ext_modules=extensions)

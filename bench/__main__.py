@@ -30,7 +30,7 @@ def main(scenarios: tuple[str, ...], runs: int, smoke: bool, out: Path, systems:
     """Measure SCENARIOS (default: all) against nginx and HAProxy on this machine."""
     chosen = [SCENARIOS[name] for name in scenarios or SCENARIOS]
     wanted = systems or SYSTEMS
-    missing = [name for name in ("nginx", "haproxy", "wrk", "taskset") if not installed(name)]
+    missing = [name for name in ("nginx", "haproxy", "taskset") if not installed(name)]
     if missing and smoke:
         click.echo(f"bench-smoke skipped: not installed: {', '.join(missing)}", err=True)
         return

@@ -83,7 +83,7 @@ def results(rounds: Sequence[Rounds], systems: Sequence[str], about: dict[str, A
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": about,
-        "versions": {name: version(name) for name in [*systems, "wrk"]},
+        "versions": {name: version(name) for name in systems},
         "scenarios": {
             each.scenario.name: {"title": each.scenario.title, "method": each.scenario.method} for each in rounds
         },
@@ -93,7 +93,7 @@ def results(rounds: Sequence[Rounds], systems: Sequence[str], about: dict[str, A
 
 
 METHOD = """Everything runs on this one machine over loopback: the proxy on core {proxy_core} (one worker), load and a
-light origin (nginx, answering from memory) on core {load_core}. In each round every system runs once, one after the
+light native origin on core {load_core}. In each round every system runs once, one after the
 other, freshly started and warmed up; the order is the same in each round, and ratios are taken round by round. Each
 system has equal protection (limits, caps, deadlines) and a buffered access log; its configuration is in
 `bench/macro/SCENARIO/`.

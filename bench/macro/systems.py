@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 READY_S = 20.0
+SETTLE_S = 0.3  # what a start leaves behind is not measured
 SYSTEMS = ("scrubber", "nginx", "haproxy")
 
 
@@ -70,10 +71,10 @@ def listens(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until somebody listens there. BenchError, with what the process said, where it ends first or takes too long."""
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, word: bytes) -> None:
+    """Until it listens and has said the word. BenchError, with what it said, where it ends first or takes too long."""
     end = time.monotonic() + READY_S
-    while not listens(port):
+    while not listens(port) or word not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > end:
             said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise BenchError(f"{process.args!r} is not ready: {said or 'it says nothing'}")
@@ -81,23 +82,27 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextlib.contextmanager
-def started(argv: list[str], port: int, core: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A pinned process that listens; ended afterwards."""
+def started(
+    argv: list[str], port: int, core: int, directory: Path, word: bytes = b""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A pinned process that listens (and has said the word); ended afterwards."""
     log = directory / "said"
     environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     with log.open("wb") as said:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *argv],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
             cwd=directory,
             env=environment,
         )
     try:
-        wait_for(port, process, log)
+        wait_for(port, process, log, word)
         yield process
     finally:
+        if process.stdin is not None:
+            process.stdin.close()
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(10)
@@ -172,7 +177,10 @@ def system(name: str, configs: Path, scratch: Path, origin_port: int, core: int)
             raise BenchError(f"scrubber {' '.join(words)}: {done.stdout}{done.stderr}")
 
     try:
-        with started(argv_of(name, directory), port, core, directory) as process:
+        # Scrubber's listener is open before its workers are up: it says when they are.
+        word = b"ready: " if name == "scrubber" else b""
+        with started(argv_of(name, directory), port, core, directory, word) as process:
+            time.sleep(SETTLE_S)
             yield Running(name, port, process, directory, command)
     finally:
         sink.close()
@@ -181,15 +189,11 @@ def system(name: str, configs: Path, scratch: Path, origin_port: int, core: int)
 
 @contextlib.contextmanager
 def origin(scratch: Path, core: int) -> Iterator[int]:
-    """A light native origin: nginx that answers from memory, no log. Yields its port."""
+    """The light native origin (bench.macro.origin). Yields its port."""
     directory = scratch / "origin"
     directory.mkdir()
     port = free_port()
-    text = (Path(__file__).parent / "origin.conf").read_text(encoding="utf-8")
-    body = "<!doctype html><title>A page</title>" + "<p>It is what it is.</p>" * 40
-    values = {"PORT": port, "DIR": directory, "BODY": body}
-    (directory / "nginx.conf").write_text(fill(text, values), encoding="utf-8")
-    with started(argv_of("nginx", directory), port, core, directory):
+    with started([sys.executable, "-m", "bench.macro.origin", str(port)], port, core, directory):
         yield port
 
 
@@ -199,7 +203,6 @@ def version(name: str) -> str:
         "scrubber": [sys.executable, "-m", "scrubber", "--version"],
         "nginx": [program("nginx"), "-v"],
         "haproxy": [program("haproxy"), "-v"],
-        "wrk": [program("wrk"), "-v"],
     }[name]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)

@@ -136,6 +136,16 @@ class TestMeasures:
             eventually(lambda: found.blocks() == [])
             found.whole()
 
+    def test_a_block_by_hand_and_its_end(self, proxy: type[Proxy]) -> None:
+        with proxy(rules=rule('"block 10m"')) as found:
+            assert outcome(found.port) == 200
+            done = found.running.cli("block", THEM, "--for", "10m", "--reason", "test")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert outcome(found.port) == "reset"
+            done = found.running.cli("unblock", THEM)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert outcome(found.port) == 200
+
     def test_an_open_connection_of_a_blocked_client_ends(self, proxy: type[Proxy]) -> None:
         with proxy(rules=rule('"block 10m"')) as found, Wire(found.port, source=THEM) as wire:
             assert wire.get("/").status == 200

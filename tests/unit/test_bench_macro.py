@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load.guard import Bounds, LoadRefused
-from bench.macro import procs, report, stats
-from bench.macro.connect import Connections
-from bench.macro.load import Outcome, parse_wrk, wrk_argv
+from bench.macro import native, procs, report, stats
+from bench.macro.load import Ask, Outcome, spec_of
 from bench.macro.measure import Rounds, Run, difference
 from bench.macro.scenario import mostly
 from bench.macro.scenarios import SCENARIOS
-from bench.macro.systems import SYSTEMS, BenchError, fill
+from bench.macro.systems import SYSTEMS, fill, free_port
 
 OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
 ROUND = Run(OUTCOME, cpu_ns=20_000_000, core_ns=30_000_000, steal_ns=0, wall_ns=2_000_000_000)
@@ -173,58 +175,133 @@ class TestConfigs:
             fill("listen @NOWHERE@;", {})
 
 
+class Answering:
+    """A server that gives each request the next of these answers (b"": none) and closes after it where it says so."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = itertools.cycle(answers)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.server.getsockname()[1]
+        self.sources: set[str] = set()
+        self.connections = 0
+        self.requests: list[bytes] = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, address = self.server.accept()
+                self.sources.add(address[0])
+                self.connections += 1
+                threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            data = b""
+            while piece := sock.recv(65536):
+                data += piece
+                while b"\r\n\r\n" in data:
+                    request, data = data.split(b"\r\n\r\n", 1)
+                    self.requests.append(request)
+                    answer = next(self.answers)
+                    sock.sendall(answer)
+                    if not answer or b"close" in answer:
+                        return
+
+
+def reply(status: str, body: bytes = b"", more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 class TestLoad:
-    def test_wrk_figures(self) -> None:
-        line = (
-            '{"requests": 100, "us": 2000000, "status": 5, "connect": 1, "read": 2, "write": 0, "timeout": 1, '
-            '"p50_us": 1500.0, "p99_us": 9000.0}'
-        )
-        assert parse_wrk(f"Running 2s test\n  100 requests\n{line}\n") == Outcome(100, 2.0, 95, 5, 0, 4, 1.5, 9.0)
-
-    def test_wrk_without_figures(self) -> None:
-        with pytest.raises(BenchError):
-            parse_wrk("unable to connect")
-
     @pytest.mark.parametrize("host", ["192.0.2.1", "localhost", "example.org", "0.0.0.0", "::ffff:192.0.2.1", ""])
-    def test_targets_outside_loopback_are_refused(self, host: str) -> None:
+    def test_what_is_not_loopback_is_refused(self, host: str) -> None:
         with pytest.raises(LoadRefused):
-            wrk_argv(host, 80, 1, Bounds(1, 1))
-        spec = {"target": host, "port": 80, "sources": ["127.0.0.1"], "connections": 1, "requests_max": 1}
+            spec_of(host, 80, Ask(("127.0.0.1",), 1, True), Bounds(1, 1))
         with pytest.raises(LoadRefused):
-            Connections({**spec, "seconds_max": 1, "headers": {}}).run()
-
-    def test_sources_outside_loopback_are_refused(self) -> None:
-        spec = {"target": "127.0.0.1", "port": 80, "sources": ["192.0.2.1"], "connections": 1, "requests_max": 1}
-        with pytest.raises(LoadRefused):
-            Connections({**spec, "seconds_max": 1, "headers": {}}).run()
+            Ask((host,), 1, True)
+        for target, source in ((host, "127.0.0.1"), ("127.0.0.1", host)):
+            with pytest.raises(ValueError, match="127"):
+                native.load(target, 80, [source], 1, b"x", True, 1, 1.0)
 
     @pytest.mark.parametrize(("count", "seconds"), [(0, 1.0), (10**9, 1.0), (1, 0.0), (1, 1e9)])
     def test_a_load_without_an_end_is_refused(self, count: int, seconds: float) -> None:
         with pytest.raises(LoadRefused):
             Bounds(count, seconds)
+        with pytest.raises(ValueError, match="end"):
+            native.load("127.0.0.1", 80, ["127.0.0.1"], 1, b"x", True, count, seconds)
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_answers_are_counted_by_kind(self, kept: bool) -> None:
+        server = Answering([reply("200 OK", b"x" * 100_000), reply("302 Found"), reply("429 No", b"no"), b""])
+        what = Ask(("127.0.66.1", "127.0.66.2"), 1, kept)
+        found = native.load("127.0.0.1", server.port, list(what.sources), 1, what.request(), kept, 40, 10.0)
+        assert [found[k] for k in ("requests", "good", "refused", "cut", "errors")] == [40, 20, 10, 10, 0]
+        assert len(server.requests) == 40
+        assert server.connections == (10 if kept else 40)
+        assert server.sources == {"127.0.66.1", "127.0.66.2"}
+        assert 0 < found["latency_ms_p50"] <= found["latency_ms_p99"] < 5000
+
+    def test_a_server_that_closes_gets_a_new_connection(self) -> None:
+        server = Answering([reply("200 OK", b"ok", "Connection: close\r\n")])
+        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 3, Ask((), 3, True).request(), True, 30, 10.0)
+        assert (found["requests"], found["good"]) == (30, 30)
+        assert server.connections == 30
+
+    def test_it_ends_when_its_time_is_over(self) -> None:
+        server = Answering([reply("200 OK")])
+        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 2, Ask((), 2, True).request(), True, 10**6, 0.2)
+        assert found["requests"] == found["good"] > 0
+        assert found["seconds"] < 5
+
+    def test_nobody_there_is_an_error_and_not_a_refusal(self) -> None:
+        found = native.load("127.0.0.1", free_port(), ["127.0.0.1"], 2, b"x", False, 10, 2.0)
+        assert (found["errors"], found["cut"]) == (10, 0)
 
     @pytest.mark.parametrize(
-        ("answer", "expected"),
-        [(b"HTTP/1.1 200 OK\r\n\r\n", "good"), (b"HTTP/1.1 429 No\r\n\r\n", "refused"), (b"", "cut")],
+        "broken",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nX: close\r\n\r\nabc",
+            b"nonsense\r\n\r\nclose",
+            b"HTTP/1.1 200 OK\r\nX: close\r\n\r\n",
+        ],
     )
-    def test_connections_are_counted_by_what_came(self, answer: bytes, expected: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            sources: set[str] = set()
+    def test_a_broken_answer_is_an_error(self, broken: bytes) -> None:
+        server = Answering([broken])
+        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 1, Ask((), 1, True).request(), True, 5, 5.0)
+        assert (found["requests"], found["errors"]) == (5, 5)
 
-            def serve() -> None:
-                for _ in range(20):
-                    sock, address = server.accept()
-                    sources.add(address[0])
-                    with sock:
-                        sock.recv(65536)
-                        sock.sendall(answer)
 
-            thread = threading.Thread(target=serve)
+class TestOrigin:
+    @pytest.fixture
+    def port(self) -> Iterator[int]:
+        stop, stopper = socket.socketpair()
+        with socket.create_server(("127.0.0.1", 0)) as listener, stop, stopper:
+            listener.setblocking(False)
+            args = (listener.fileno(), stop.fileno(), reply("200 OK", b"page"))
+            thread = threading.Thread(target=native.serve, args=args)
             thread.start()
-            spec = {"target": "127.0.0.1", "port": server.getsockname()[1], "sources": ["127.0.66.1", "127.0.66.2"]}
-            found = Connections(
-                {**spec, "connections": 4, "requests_max": 20, "seconds_max": 10, "headers": {"Host": "a"}}
-            ).run()
-            thread.join()
-        assert (found["requests"], found[expected]) == (20, 20)
-        assert sources == {"127.0.66.1", "127.0.66.2"}
+            yield listener.getsockname()[1]
+            stopper.send(b"x")
+            thread.join(5)
+            assert not thread.is_alive()
+
+    def test_each_request_is_answered_once(self, port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n"
+            get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            sock.sendall(get + get[:10])
+            sock.sendall(get[10:] + post)
+            sock.sendall((b"GET / HTTP/1.1\r\n\r\n" * 1700)[:30000])
+            sock.sendall(get)
+            data = b""
+            while data.count(b"page") < 4:
+                data += sock.recv(65536)
+            sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+        assert data == reply("200 OK", b"page") * 4
+
+    def test_under_the_load_tool(self, port: int) -> None:
+        found = native.load("127.0.0.1", port, ["127.0.0.1"], 16, Ask((), 1, True).request(), True, 3000, 20.0)
+        assert (found["good"], found["errors"]) == (3000, 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.load.guard import Bounds
-from bench.macro.load import Outcome, connect
+from bench.macro.load import Ask, Outcome, ask
 from bench.macro.scenario import Scenario, mostly
 from bench.macro.systems import Running
 
-CONNECTIONS = 64
 SOURCES = tuple(f"127.0.66.{i}" for i in range(1, 5))  # the same that the configurations of the others shut out
+FLOOD = Ask(sources=SOURCES, connections=64, kept=False)
 
 
 def prepare(running: Running) -> None:
@@ -19,7 +19,7 @@ def prepare(running: Running) -> None:
 
 
 def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return connect(port, SOURCES, CONNECTIONS, bounds, core)
+    return ask(port, FLOOD, bounds, core)
 
 
 def complaint(outcome: Outcome) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.load.guard import Bounds
-from bench.macro.load import Outcome, wrk
+from bench.macro.load import Ask, Outcome, ask
 from bench.macro.scenario import Scenario, mostly
 
-CONNECTIONS = 64
+PEOPLE = Ask(sources=tuple(f"127.0.70.{i}" for i in range(1, 17)), connections=64, kept=True)
 
 
 def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return wrk(port, CONNECTIONS, bounds, core)
+    return ask(port, PEOPLE, bounds, core)
 
 
 def complaint(outcome: Outcome) -> str:
@@ -23,8 +23,8 @@ def complaint(outcome: Outcome) -> str:
 CLEAN = Scenario(
     name="clean",
     title="Clean GET, 64 keep-alive connections",
-    method="A browser's GET of a page of about 1 KB on 64 kept connections; every request passes a limit a client, "
-    "an area-wide limit and a connection cap, and is logged.",
+    method="A browser's GET of a page of about 1 KB on 64 kept connections of 16 clients; every request passes "
+    "a limit a client, an area-wide limit and a connection cap, and is logged.",
     configs=Path(__file__).parent,
     load=load,
     complaint=complaint,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.load.guard import Bounds
-from bench.macro.load import Outcome, wrk
+from bench.macro.load import Ask, Outcome, ask
 from bench.macro.scenario import Scenario, mostly
 
-CONNECTIONS = 64
+FLOOD = Ask(sources=("127.0.71.1",), connections=64, kept=True)
 
 
 def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return wrk(port, CONNECTIONS, bounds, core)
+    return ask(port, FLOOD, bounds, core)
 
 
 def complaint(outcome: Outcome) -> str:

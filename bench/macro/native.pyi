@@ -1,0 +1,11 @@
+def load(
+    target: str,
+    port: int,
+    sources: list[str],
+    connections: int,
+    request: bytes,
+    kept: bool,
+    requests_max: int,
+    seconds_max: float,
+) -> dict[str, float]: ...
+def serve(listener_fd: int, stop_fd: int, response: bytes) -> None: ...
