@@ -155,7 +155,7 @@ def write(run: Run, about: dict[str, Any], here: Path) -> dict[str, Any]:
 @click.command()
 @click.option("--seed", type=int, default=None, help="Draw addresses and plans from this number (default: a new one).")
 @click.option("--unprotected", is_flag=True, help="The same people and flood, straight at the origin, for comparison.")
-@click.option("--people", default=150, show_default=True, type=click.IntRange(1, 1000), help="How many people come.")
+@click.option("--people", default=145, show_default=True, type=click.IntRange(1, 1000), help="How many people come.")
 @click.option("--calm", default=10, show_default=True, type=click.IntRange(3, 20), help="Seconds before the flood.")
 @click.option("--flood", default=27, show_default=True, type=click.IntRange(4, 30), help="Seconds of flood.")
 def main(seed: int | None, unprotected: bool, people: int, calm: int, flood: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from bench.demo.site import HOST
 
 TARGET = "127.0.0.1"
-COME_S = 3.2  # people come one after the other, not as a crowd of their own
+COME_S = 3.8  # people come one after the other, not as a crowd of their own
 SETTLE_S = 2  # a flood's first seconds, in which a gateway may still be finding out
 
 
@@ -36,11 +36,11 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("get", "one page, over and over", "requests", 30, 0, "plain", 150, 8),
-    Kind("search", "searches that no cache has seen", "requests", 25, 0, "search", 150, 8),
-    Kind("login", "password guesses", "requests", 25, 0, "login", 150, 8),
-    Kind("browser", "a browser's headers to the byte", "requests", 30, 0, "browser", 150, 8),
-    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.8, 2,
+    Kind("get", "one page, over and over", "requests", 30, 0, "plain", 150, 32),
+    Kind("search", "searches that no cache has seen", "requests", 25, 0, "search", 150, 32),
+    Kind("login", "password guesses", "requests", 25, 0, "login", 150, 32),
+    Kind("browser", "a browser's headers to the byte", "requests", 30, 0, "browser", 150, 32),
+    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.6, 2,
          below_limits=True),
     Kind("slowloris", "heads that never end", "hold", 20, 1, connections=15, drip_s=1.0),
     Kind("silent", "connections without a byte", "hold", 20, 1, connections=25),
@@ -67,7 +67,7 @@ class Plan:
     calm: Phase
     flood: Phase
     after: Phase
-    think_s: tuple[float, float] = (1.5, 3.5)
+    think_s: tuple[float, float] = (1.5, 3.0)
     fast_processes: int = 2
 
     @property

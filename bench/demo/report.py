@@ -113,7 +113,7 @@ def attack_figures(plan: Plan, figures: Figures) -> dict[str, Any]:
             share(tried, (plan.flood.stop_s - plan.flood.start_s) * sum(k["addresses"] for k in fast)), 1),
         "served": sum(k["served"] for k in fast),
         "served_share": round(share(sum(k["served"] for k in fast), tried), 6),
-        "served_share_after_2s": round(share(served_after, tried_after), 6),
+        "served_share_after_2s": round(min(1.0, share(served_after, tried_after)), 6),
         "kinds": kinds,
     }
 
@@ -168,7 +168,7 @@ def conditions(people: dict[str, Any], attack: dict[str, Any], area: dict[str, A
         if kind.below_limits:
             continue
         served = max(one["served_after_2s"], one["served_by_origin_after_2s"])
-        part = share(served, one["requests_after_2s"])
+        part = min(1.0, share(served, one["requests_after_2s"]))  # the origin may still serve what was tried before
         out.append(Condition(
             f"{kind.name} was not served", f"<= {SERVED_SHARE_MAX:.0%} after {SETTLE_S} s",
             f"{part:.3%} of {one['requests_after_2s']}", one["requests"] > 0 and part <= SERVED_SHARE_MAX,

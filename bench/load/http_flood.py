@@ -26,7 +26,7 @@ from bench.load.tally import (
     Row,
 )
 
-TIMEOUT_NS = 3_000_000_000
+TIMEOUT_NS = 8_000_000_000
 LATE_NS = 200_000_000  # an attempt that could not be made in this time is not made
 
 

@@ -13,7 +13,7 @@ from bench.load.guard import Meter
 from bench.load.tally import Tally
 
 TICK_S = 0.004
-SETTLED_S = 5  # a row is final after this: longer than any request may take
+SETTLED_S = 10  # a row is final after this: longer than any request may take
 READ = select.EPOLLIN | select.EPOLLRDHUP
 READ_WRITE = READ | select.EPOLLOUT
 
