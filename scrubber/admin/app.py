@@ -25,6 +25,7 @@ from scrubber.errors import FilesRefused, ScrubberError
 BODY_BYTES_MAX = 64 * 1024
 REQUEST_S = 30.0
 KEEP_ALIVE_S = 75.0
+END_S = 1.0  # for requests in flight when the supervisor ends
 LISTED_MAX = 10_000
 TTL_S_MAX = 366 * 86400
 LOGGER = logging.getLogger("admin")
@@ -172,7 +173,7 @@ async def _acts(request: web.Request) -> web.Response:
 async def serve(app: web.Application, path: str) -> web.AppRunner:
     """Listen on the Unix socket at `path`. OSError. End with `cleanup()`."""
     sock = _listen(path)
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=END_S)
     await runner.setup()
     await web.SockSite(runner, sock).start()
     return runner

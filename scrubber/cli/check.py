@@ -14,7 +14,7 @@ from scrubber.errors import errors_of
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--json", "as_json", is_flag=True, help="Problems as JSON.")
+@output.json_option("Problems as JSON.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Check gateway and mandate files: every error, with its place and a hint.
 

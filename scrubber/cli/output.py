@@ -7,8 +7,8 @@ markup.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -16,6 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from scrubber.errors import FilesRefused, Problem, ScrubberError, errors_of
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+JSON_ASKED = "scrubber.json"  # in a context's meta
 
 
 def stdout() -> Console:
@@ -81,6 +85,18 @@ def say_error(error: ScrubberError, as_json: bool) -> None:
         console.print(hint_line(error.hint))
 
 
+def json_option(help_text: str, *, expose: bool = True) -> Callable[[F], F]:
+    """`--json`, as the argument as_json; errors of the command are JSON then, too."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta[JSON_ASKED] = value
+        return value
+
+    return click.option(
+        "--json", "as_json", is_flag=True, is_eager=True, help=help_text, callback=remember, expose_value=expose
+    )
+
+
 class Commands(click.Group):
     """A group whose commands may raise ScrubberError: said, and exit code 1."""
 
@@ -88,5 +104,5 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ScrubberError as error:
-            say_error(error, as_json="--json" in sys.argv[1:])
+            say_error(error, as_json=ctx.meta.get(JSON_ASKED, False))
             ctx.exit(1)

@@ -44,8 +44,7 @@ def to_gateway(command: F) -> F:
     socket = click.option(
         "--socket", type=click.Path(path_type=Path), envvar="SCRUBBER_SOCKET", help="Its admin socket.", metavar="PATH"
     )
-    as_json = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
-    return named(socket(as_json(command)))
+    return named(socket(output.json_option("The answer as JSON.")(command)))
 
 
 def ask(

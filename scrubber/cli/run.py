@@ -14,6 +14,7 @@ from scrubber.mandate.load import Loaded
 
 @click.command()
 @click.argument("gateway", type=click.Path(path_type=Path), metavar="GATEWAY.toml")
+@output.json_option("Where it cannot start, say why as JSON.", expose=False)
 def run(gateway: Path) -> None:
     """Run the gateway of this file until SIGTERM (drains) or a second one (at once). SIGHUP reloads.
 
@@ -23,16 +24,17 @@ def run(gateway: Path) -> None:
     from scrubber.server import start  # noqa: PLC0415 - loads the native core
 
     loaded = load_all(gateway)
-    say_notices(loaded)
+    say_notices(loaded, start.files_notice(loaded.gateway))
     start.become_keeper(start.prepare(loaded))
 
 
-def say_notices(loaded: Loaded) -> None:
+def say_notices(loaded: Loaded, more: str | None) -> None:
     """What the operator should know at every start, on stderr."""
     console = output.stderr()
     for problem in loaded.problems:
         console.print(output.problem_text(problem))
-    for notice in notices(loaded.gateway, [mandate.id for mandate in loaded.mandates]):
+    found = notices(loaded.gateway, [mandate.id for mandate in loaded.mandates])
+    for notice in [*found, *([more] if more else [])]:
         console.print(f"note: {notice}", markup=False)
 
 

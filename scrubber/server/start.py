@@ -27,6 +27,7 @@ from scrubber.server.plan import ListenerPlan, Plan
 DRAIN_S = 10.0
 FIRST_GENERATION = 1
 COUNT_CELLS_MIN = 1024
+FILES_OWN = 100  # listeners, epoll, memory, logs
 
 
 def prepare(loaded: Loaded) -> Plan:
@@ -48,7 +49,7 @@ def prepare(loaded: Loaded) -> Plan:
         hint = "choose smaller tables in [memory], or raise the limits on memory and open files"
         raise KernelError(f"no memory for the tables: {error.strerror or error}", hint=hint) from None
     return Plan(
-        roles={role: [sys.executable, "-m", f"scrubber.server.{role}"] for role in ("worker", "supervisor")},
+        roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor")},
         workers=gateway.workers,
         listeners=[ListenerPlan(each.address.address, each.address.port) for each in gateway.listeners],
         regions=regions,
@@ -65,11 +66,19 @@ def prepare(loaded: Loaded) -> Plan:
     )
 
 
+def python(module: str) -> list[str]:
+    """Words that run a module of ours. -P: whatever lies in the working directory is not imported."""
+    return [sys.executable, "-P", "-m", module]
+
+
 def become_keeper(plan: Plan) -> NoReturn:
     """Exec: the keeper starts with nothing of us in its memory but the plan."""
     raise_file_limit()
+    home = str(Path(__file__).parents[2])
+    if not sys.flags.safe_path and sys.path[0] == home:  # `python -m scrubber` in a source tree: children find it too
+        os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     fd = plan.to_fd()
-    os.execv(sys.executable, [sys.executable, "-m", "scrubber.server.keeper", str(fd)])  # noqa: S606
+    os.execv(sys.executable, [*python("scrubber.server.keeper"), str(fd)])  # noqa: S606
 
 
 def protects(gateway: Gateway) -> str:
@@ -137,3 +146,14 @@ def raise_file_limit() -> None:
     """As many open files as we may have: every connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def files_notice(gateway: Gateway) -> str | None:
+    """What to say where a worker may run out of open files before it runs out of connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients = gateway.limits.connections_max // gateway.workers
+    origins = sum(area.limits.origin_connections_max for area in gateway.areas) // gateway.workers
+    needed = clients + origins + FILES_OWN
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return None
+    return f"open files are limited to {hard}, a worker may need {needed}: raise the limit, or lower connections_max"

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import SLOW, Gateway, Origin, alive, gateway_text, until
+from tests.e2e.support import ROOT, SLOW, Gateway, Origin, alive, gateway_text, until
 
 
 class Clients:
@@ -257,4 +258,29 @@ def test_ipv6_and_two_listeners(gateway: GatewayFactory, origin: Origin) -> None
     connection.request("GET", "/")
     assert connection.getresponse().status == 200
     connection.close()
+    assert running.get("/")[0] == 200
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(gateway: GatewayFactory, tmp_path: Path) -> None:
+    where = tmp_path / "here"
+    where.mkdir()
+    for name in ("json", "asyncio", "uvloop", "selectors"):
+        (where / f"{name}.py").write_text("raise SystemExit('imported from the working directory')\n")
+    program = [sys.executable, "-P", "-m", "scrubber", "run"]
+    running = gateway(directory=where, program=program)  # it runs with this working directory
+    assert running.get("/")[0] == 200
+
+
+def test_in_a_source_tree_without_installation(gateway: GatewayFactory, tmp_path: Path) -> None:
+    """`python -m scrubber` finds the package in the working directory; so do its children."""
+    where = tmp_path / "tree"
+    where.mkdir()
+    (where / "scrubber").symlink_to(ROOT / "scrubber")
+    running = gateway(directory=where, env={"PYTHONPATH": ""})
+    assert running.get("/")[0] == 200
+
+
+def test_too_few_open_files_are_said(gateway: GatewayFactory) -> None:
+    running = gateway(command=["prlimit", "--nofile=500:500"])
+    assert "open files are limited to 500" in running.stderr
     assert running.get("/")[0] == 200

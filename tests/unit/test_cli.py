@@ -99,10 +99,10 @@ def test_without_a_gateway_one_line_and_a_hint(tmp_path: Path, args: list[str]) 
     assert lines[1].startswith("Try: ") or "start it with" in lines[1]
 
 
-def test_errors_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = ["status", "--json", "--socket", str(tmp_path / "admin.sock")]
-    monkeypatch.setattr("sys.argv", ["scrubber", *args])
-    result = scrubber(*args)
+@pytest.mark.parametrize("command", ["status", "run"])
+def test_errors_as_json(tmp_path: Path, command: str) -> None:
+    where = ["--socket", str(tmp_path / "admin.sock")] if command == "status" else ["/none/gateway.toml"]
+    result = scrubber(command, "--json", *where)
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["fault"] == "operator"
     assert result.stderr == ""
