@@ -458,7 +458,8 @@ cdef bint answer(Served* s, const uint8_t* response, uint32_t response_bytes) no
     return s.have < BUFFER_BYTES
 
 
-cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, const uint8_t* response, uint32_t response_bytes) noexcept nogil:
+cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, const uint8_t* response,
+                        uint32_t response_bytes) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef epoll_event e
     cdef int n, i, fd
