@@ -126,6 +126,8 @@ class Ledger:
     def note(self, meant_ns: int, word: str, source: str) -> None:
         """A request that ended now."""
         latency_ms = (time.monotonic_ns() - meant_ns) / 1e6
+        if not word and latency_ms > TIMEOUT_S * 1000:
+            word = "late"  # answered, but not to somebody who still waits
         self.rows.append((round((meant_ns - self.t0_ns) / 1e6, 3), round(latency_ms, 3), word, source))
 
     def flush(self) -> None:
