@@ -17,7 +17,6 @@ from rich.text import Text
 
 from scrubber.errors import FilesRefused, Problem, ScrubberError, errors_of
 
-
 F = TypeVar("F", bound=Callable[..., Any])
 JSON_ASKED = "scrubber.json"  # in a context's meta
 
