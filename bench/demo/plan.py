@@ -40,7 +40,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("search", "searches that no cache has seen", "requests", 25, 0, "search", 150, 32),
     Kind("login", "password guesses", "requests", 25, 0, "login", 150, 32),
     Kind("browser", "a browser's headers to the byte", "requests", 30, 0, "browser", 150, 32),
-    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.6, 2,
+    Kind("slow", "a browser's headers, each address below every limit", "requests", 350, 1, "browser", 1.3, 2,
          below_limits=True),
     Kind("slowloris", "heads that never end", "hold", 20, 1, connections=15, drip_s=1.0),
     Kind("silent", "connections without a byte", "hold", 20, 1, connections=25),

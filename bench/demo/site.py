@@ -115,7 +115,7 @@ def build() -> Site:
     resources: dict[str, Resource] = {}
     texts: dict[str, list[str]] = {}
     for page in PAGES:
-        texts["/" + page] = [_sentence(rng) for _ in range(160)]
+        texts["/" + page] = [_sentence(rng) for _ in range(80)]
         for path in images_of(page):
             resources[path] = Resource(200, "image/png", _png(rng, rng.randrange(24, 72), 48))
     resources["/img/logo.png"] = Resource(200, "image/png", _png(rng, 64, 64))

@@ -11,6 +11,7 @@ import gc
 import hashlib
 import random
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -161,15 +162,19 @@ class Person:
             at += self.rng.uniform(least, most)
 
     async def live(self) -> None:
-        """Every view of the plan, one after the other; one that begins late counts from when it was meant to."""
-        for at in self.plan():
-            meant_ns = self.ledger.t0_ns + int(at * 1e9)
-            await asyncio.sleep(max(0.0, (meant_ns - time.monotonic_ns()) / 1e9))
-            if time.monotonic_ns() >= self.ledger.meter.ends_ns:
-                break
-            await self.view(meant_ns)
-        for wire in self.idle:
-            wire.abort()
+        """Every view of the plan, one after the other; one that begins late counts from when it was meant to, and one
+        that never came about counts as failed."""
+        planned = deque(self.ledger.t0_ns + int(at * 1e9) for at in self.plan())
+        try:
+            while planned and time.monotonic_ns() < self.ledger.meter.ends_ns:
+                await asyncio.sleep(max(0.0, (planned[0] - time.monotonic_ns()) / 1e9))
+                await self.view(planned[0])
+                planned.popleft()
+        finally:
+            for meant_ns in planned:
+                self.note(meant_ns, "never")
+            for wire in self.idle:
+                wire.abort()
 
     async def view(self, meant_ns: int) -> None:
         """One page with what belongs to it: at first the home page, then any, now and then a search or a login."""
