@@ -25,6 +25,7 @@ from bench.demo.children import Child, Nursery
 from bench.demo.figures import Figures
 from bench.demo.gateway import DemoFailed
 from bench.demo.screen import Screen, closing
+from scrubber import __version__
 
 LEAD_S = 2  # from the start of the load processes to their first request
 OVERRUN_S = 8.0  # people's last requests may take their whole timeout
@@ -44,8 +45,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What this ran with."""
-    out = {"python": platform.python_version()}
-    for name in ("scrubber", "uvloop", "aiohttp", "rich", "matplotlib"):
+    out = {"scrubber": __version__, "python": platform.python_version()}
+    for name in ("uvloop", "aiohttp", "rich", "matplotlib"):
         try:
             out[name] = version(name)
         except PackageNotFoundError:
