@@ -18,6 +18,10 @@ from tests.e2e.recorder import Request
 
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 
+# Bytes behind a request that ends its connection: llhttp refuses them; here the request is answered, the connection
+# ends (RFC 9112 9.6), and what follows is never looked at.
+ENDED = {"LLHTTP-003", "LLHTTP-004", "LLHTTP-008"}
+
 Run = tuple[dict[str, Seen], list[Request], list[bytes]]
 
 
@@ -37,6 +41,10 @@ def run(proxy: type[Proxy]) -> Run:
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['id']}: {case['title']}")
 def test_what_strict_llhttp_refuses_is_refused(run: Run, case: dict[str, Any]) -> None:
     seen = run[0][case["id"]]
+    if case["id"] in ENDED:
+        assert seen.statuses == (200,)
+        assert seen.closed
+        return
     expected = case["strict_expect"] != "accept"
     if case["id"] in TAKEN:
         expected = False
