@@ -12,9 +12,11 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+ROOT = Path(__file__).parents[2]  # where `-m` finds our modules, wherever the demo was started
 STOP_S = 4.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -41,7 +43,7 @@ class Child:
         """Start it in a process group of its own; a spec goes to its stdin, each JSON line of its stdout to `hear`."""
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            start_new_session=True, preexec_fn=_die_with_parent, limit=1 << 24,
+            start_new_session=True, preexec_fn=_die_with_parent, limit=1 << 24, cwd=ROOT,
         )
         child = cls(name, process)
         assert process.stdin is not None
