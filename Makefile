@@ -65,12 +65,13 @@ define flavour_run
 	tar -c --exclude='*.so' --exclude=__pycache__ $(wildcard $(TREE)) | tar -x -C build/tree-$(1)
 	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) $(2) && \
-	  $(CURDIR)/$(BIN)/python -m pytest $(TESTS)
+	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 endef
 
-# libasan must be the first library of every process that loads the core; Python's own allocations at exit are not leaks of ours.
+# libasan must be the first library of every process that loads the core, libstdc++ beside it for packages in C++ that throw;
+# what Python itself keeps until its end is no leak of ours.
 asan: test-tools build
-	$(call flavour_run,asan,LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+	$(call flavour_run,asan,LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc)
 
 debug: test-tools build
