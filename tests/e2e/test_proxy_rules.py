@@ -187,6 +187,10 @@ class TestDryRun:
             assert exceed(found.port, count=12) == [200] * 12
             assert found.blocks() == []
             assert len(found.origin.requests) == 12
+            lines = found.lines("/", 12)
+            assert [line["scrubber.verdict"] for line in lines[:3]] == ["PASS"] * 3
+            assert {line["scrubber.verdict"] for line in lines[3:]} <= {"DENY", "DROP"}
+            assert all(line["scrubber.enforced"] is False for line in lines[3:])
 
 
 class TestKeys:

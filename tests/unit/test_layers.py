@@ -6,6 +6,8 @@ Read from the source, not by importing: an import inside a function, or for type
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,15 @@ def test_every_package_has_a_level() -> None:
     tops = {module.split(".")[1] for module, _ in modules() if "." in module}
     unknown = {name for name in tops if not name.startswith("_")} - LEVELS.keys()
     assert not unknown, f"give {unknown} a level in {__file__}"
+
+
+def test_the_keeper_carries_no_parser_and_no_web_server() -> None:
+    """Here it is what is imported in the end that counts, through whatever."""
+    code = "import sys, scrubber.server.keeper; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert "scrubber.server.keeper" in loaded
+    assert not loaded & {"uvloop", "asyncio", "aiohttp", "msgspec", "tomllib", "click", "rich", "scrubber._native"}
 
 
 @pytest.mark.parametrize(
