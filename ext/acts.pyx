@@ -77,6 +77,7 @@ cdef void act_source(Writer* w, const Facts* f, uint32_t key) noexcept nogil:
         address_mask(&a, prefix_plen(&a))
         put_prefix(w, &a, prefix_plen(&a))
     elif key == KEY_FINGERPRINT:
+        put_text(w, "h1_")
         put_hex16(w, f.fingerprint)
     elif key == KEY_ACCOUNT:
         put_hex16(w, f.account_key)

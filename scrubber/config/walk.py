@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -91,15 +92,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str = "") -> StructT:
     """A whole `cls` of the TOML table `tree`; what is wrong goes to `report`."""
-    hints = _hints(cls)
-    fields = {f.encode_name: f for f in msgspec.structs.fields(cls) if not _is_derived(hints[f.name])}
+    fields = _fields(cls)
     for key in tree:
         if key not in fields:
             expected = f"one of: {', '.join(sorted(fields))}"
             report.error(_join(path, key), f"unknown field {key!r}", expected, nearest(key, fields))
     values: dict[str, Any] = {}
-    for key, info in fields.items():
-        kind = hints[info.name]
+    for key, (info, kind) in fields.items():
         if key in tree:
             errors_before = len(report.problems)
             value = _read_value(kind, tree[key], report, _join(path, key))
@@ -111,8 +110,12 @@ def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str 
     return cls(**values)
 
 
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
+@functools.cache
+def _fields(cls: type[msgspec.Struct]) -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
+    """Keys of the file → (field, its type with Annotated); resolving annotations takes its time."""
+    hints = get_type_hints(cls, include_extras=True)
+    found = {f.encode_name: (f, hints[f.name]) for f in msgspec.structs.fields(cls)}
+    return {key: field for key, field in found.items() if not _is_derived(field[1])}
 
 
 def _join(path: str, key: str) -> str:
@@ -178,8 +181,7 @@ def _hole(kind: Any) -> Any:
         return {}
     if base in _PLAIN:
         return _PLAIN[base][1]
-    fields = [f for f in msgspec.structs.fields(base) if f.required]
-    return base(**{f.name: _hole(_hints(base)[f.name]) for f in fields})
+    return base(**{info.name: _hole(kind) for info, kind in _fields(base).values() if info.required})
 
 
 def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:

@@ -23,7 +23,7 @@ from scrubber.mandate.never_block import machine_addresses, networks, never_bloc
 from scrubber.mandate.schema import Mandate
 from scrubber.units import NS_PER_S, format_duration
 
-SOURCE_HINT = 'an address, a prefix as "198.51.100.0/24", or "fingerprint:" and 16 hexadecimal digits'
+SOURCE_HINT = 'an address, a prefix as "198.51.100.0/24", or a fingerprint as "h1_415aadd4396b87a3"'
 CLIENT_V6_PLEN = 64
 
 
@@ -35,7 +35,7 @@ class Source:
     text: str
 
     def __str__(self) -> str:
-        return f"fingerprint:{self.text}" if self.kind == "fingerprint" else self.text
+        return f"h1_{self.text}" if self.kind == "fingerprint" else self.text
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ class Refusal:
 
 def parse_source(text: str) -> Source:
     """The source that a text names. An IPv6 address stands for its /64: that is a client. ValueRefused."""
-    word, colon, digits = text.strip().partition(":")
-    if colon and word == "fingerprint":
-        if not re.fullmatch("[0-9a-fA-F]{16}", digits):
-            raise ValueRefused(f"{digits!r} is not a fingerprint", expected="16 hexadecimal digits", hint=SOURCE_HINT)
-        return Source("fingerprint", digits.lower())
+    fingerprint = re.fullmatch("h1_([0-9a-fA-F]{16})", text.strip())
+    if fingerprint is not None:
+        return Source("fingerprint", fingerprint[1].lower())
     try:
         net = network(text.strip())
     except ValueRefused as e:

@@ -46,7 +46,7 @@ RUNG_EXPECTED = 'a measure, with its time where it has one: "observe 2s", "throt
 KEY_EXPECTED = 'a key, or two joined by "+": ' + ", ".join(KEYS)
 PATTERN_EXPECTED = 'a pattern as "exact", "prefix*", "*suffix" or "*part*"'
 HEADER_EXPECTED = "true (present), false (absent), a pattern or a list of patterns"
-FINGERPRINT_EXPECTED = "a fingerprint of 16 hexadecimal digits"
+FINGERPRINT_EXPECTED = 'a fingerprint as "h1_415aadd4396b87a3"'
 LOAD_EXPECTED = 'a load as ">= 80%"'
 
 
@@ -154,10 +154,11 @@ def _parse_header_test(value: Any) -> HeaderTest:
 
 
 def _parse_fingerprint(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{16}", value):
+    found = re.fullmatch(r"h1_([0-9a-fA-F]{16})", value) if isinstance(value, str) else None
+    if found is None:
         hint = "as the access log shows it"
         raise ValueRefused(f"{value!r} is not a fingerprint", expected=FINGERPRINT_EXPECTED, hint=hint)
-    return value.lower()
+    return found[1].lower()
 
 
 def _parse_load_ppm(value: Any) -> int:

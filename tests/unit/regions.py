@@ -18,12 +18,17 @@ CAPACITIES = {
 }
 
 
-def make_memory(*, slots: int = 1, **capacities: int) -> list[_native.Memory]:
-    """One mapping for each worker slot of fresh regions; the files live as long as they are mapped."""
+SECRET_OFFSET = 4096  # the control region's payload begins with it
+
+
+def make_memory(*, slots: int = 1, secret: bytes = b"", **capacities: int) -> list[_native.Memory]:
+    """One mapping for each worker slot of fresh regions. `secret`: 16 bytes, for equal hashes in every run."""
     fds = {}
     for kind, capacity in (CAPACITIES | capacities).items():
         fds[kind] = os.memfd_create(kind)
         _native.region_init(fds[kind], kind, capacity, slots)
+    if secret:
+        os.pwrite(fds["control"], secret, SECRET_OFFSET)
     found = [_native.Memory(fds, slot) for slot in range(slots)]
     for fd in fds.values():
         os.close(fd)

@@ -39,7 +39,7 @@ def asked(loaded: Loaded, source: str, ttl_s: float = 60, area: str = "", **more
         ("2001:db8::1", Source("client", "2001:db8::/64")),
         ("2001:db8:0:5::/64", Source("client", "2001:db8:0:5::/64")),
         ("2001:db8::/48", Source("prefix", "2001:db8::/48")),
-        ("fingerprint:0123456789ABCDEF", Source("fingerprint", "0123456789abcdef")),
+        ("h1_0123456789ABCDEF", Source("fingerprint", "0123456789abcdef")),
     ],
 )
 def test_sources(text: str, source: Source) -> None:
@@ -48,7 +48,7 @@ def test_sources(text: str, source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "example.org", "203.0.114.1/24", "fingerprint:12", "account:x", "1.2.3", "fe80::1%lo"]
+    "text", ["", "example.org", "203.0.114.1/24", "h1_12", "account:x", "1.2.3", "fe80::1%lo"]
 )
 def test_what_is_no_source(text: str) -> None:
     with pytest.raises(ValueRefused) as refused:
@@ -91,8 +91,8 @@ def test_a_grant_cites_the_mandate_that_covers_most(full: Loaded) -> None:
         ("2001:db8:ffff:1::", 60, "", "never-block", "narrow"),
     ],
 )
-def test_refusals_say_why_and_what_to_do(  # noqa: PLR0917
-    full: Loaded, source: str, ttl_s: float, area: str, reason: str, hint: str
+def test_refusals_say_why_and_what_to_do(
+    full: Loaded, source: str, *, ttl_s: float, area: str, reason: str, hint: str
 ) -> None:
     answer = asked(full, source, ttl_s, area)
     assert isinstance(answer, Refusal)

@@ -1,0 +1,151 @@
+"""The gateway file: every key, every default, every error at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from scrubber import _native
+from scrubber.config import gateway as schema
+from scrubber.config.gateway import Account, Gateway, default_state_dir, load_gateway
+from scrubber.config.network import Endpoint
+from scrubber.errors import FilesRefused, errors_of
+from scrubber.mandate.load import check_files, load_all
+from tests.unit.files import GOOD, MINIMAL_GATEWAY, ROOT, write
+
+S = 1_000_000_000
+
+
+def load(path: Path) -> Gateway:
+    gateway, problems = load_gateway(path)
+    assert gateway is not None, problems
+    return gateway
+
+
+def test_every_config_loads() -> None:
+    configs = sorted((ROOT / "configs").glob("*.toml"))
+    assert {"minimal.toml", "minimal-mandate.toml"} <= {p.name for p in configs}
+    assert [str(p) for p in errors_of(check_files(configs))] == []
+
+
+def test_the_minimal_file_has_the_documented_defaults() -> None:
+    gateway = load(ROOT / "configs" / "minimal.toml")
+    (listener,) = gateway.listeners
+    (area,) = gateway.areas
+    assert str(listener.address) == "127.0.0.1:8080"
+    assert listener.areas == ("site",)
+    assert str(area.origins[0].address) == "127.0.0.1:8000"
+    assert area.account == Account("none")
+    assert area.keep_host
+    assert not area.ratelimit_fields
+    assert gateway.enforce
+    assert gateway.workers == min(len(os.sched_getaffinity(0)), 64)
+    assert gateway.limits == schema.Limits(16384, 128, 1024)
+    assert gateway.memory == schema.Memory(2**20, 2**17, 2**18, 2**17, 4 * 2**20)
+    limits = area.limits
+    assert limits.head_timeout_ns == 10 * S
+    assert (limits.line_bytes_max, limits.head_bytes_max, limits.headers_max) == (8192, 16384, 100)
+    assert (limits.body_bytes_max, limits.body_bytes_per_s_min, limits.body_grace_ns) == (64 * 2**20, 500, 5 * S)
+    assert (limits.origin_connections_max, limits.origin_wait_max, limits.origin_wait_ns) == (256, 1024, 5 * S)
+
+
+def test_every_key_is_read() -> None:
+    gateway = load(GOOD / "full-gateway.toml")
+    assert gateway.workers == 4
+    assert not gateway.enforce
+    assert gateway.state_dir == str(GOOD / "state")
+    assert gateway.admin.socket == str(GOOD / "state" / "a.sock")
+    assert gateway.admin.token_file == str(GOOD / "state" / "admin.token")
+    assert gateway.log.access == "-"
+    assert gateway.mandates == (str(GOOD / "full-mandate.toml"), str(GOOD / "second-mandate.toml"))
+    assert gateway.listeners[0].trusted_proxies == ("192.0.2.0/24", "2001:db8:1::/48", "198.51.100.7/32")
+    assert gateway.listeners[0].default == "api"
+    assert gateway.listeners[1].address == Endpoint("inet6", "::1", 0)
+    assert gateway.listeners[1].areas == ("portal", "api", "files")
+    portal, api, files = gateway.areas
+    assert portal.hosts == ("example.org", "*.example.org", "www.example.net")
+    assert portal.origins[1] == schema.Origin(Endpoint("inet6", "::1", 8001), "inner.example.org", 8)
+    assert [a.account for a in gateway.areas] == [
+        Account("cookie", "Session"),
+        Account("header", "x-user"),
+        Account("bearer"),
+    ]
+    assert api.origins[0].address == Endpoint("unix", "/run/api.sock", 0)
+    assert files.limits == schema.AreaLimits()
+    changed = [
+        n for n in msgspec.structs.asdict(portal.limits) if getattr(portal.limits, n) == getattr(files.limits, n)
+    ]
+    assert changed == [], "the fixture gives every limit a value that is not its default"
+    assert portal.limits.body_bytes_per_s_min == 1024
+
+
+def test_a_gateway_survives_json() -> None:
+    gateway = load(GOOD / "full-gateway.toml")
+    assert msgspec.json.decode(msgspec.json.encode(gateway), type=Gateway) == gateway
+
+
+def test_capacities_are_the_core_s() -> None:
+    core = _native.probe_policy_layout()["CAPACITIES"]
+    for name in ("WORKERS_MAX", "AREAS_MAX", "LISTENERS_MAX", "HEADERS_MAX", "HEAD_BYTES_MAX"):
+        assert getattr(schema, name) == core[name]
+
+
+def test_paths_stand_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, 'state_dir = "s"\n' + MINIMAL_GATEWAY.replace("mandates", "#") + '[log]\naccess = "a.log"\n')
+    monkeypatch.chdir("/")
+    gateway = load(path)
+    assert gateway.file == str(path)
+    assert gateway.log.access == str(tmp_path / "s" / "a.log")
+    assert gateway.admin.socket == str(tmp_path / "s" / "admin.sock")
+
+
+def test_the_state_directory_is_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert default_state_dir() == "/run/user/1000/scrubber"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert default_state_dir() == "/tmp/scrubber-1000"
+
+
+def test_a_socket_path_that_the_kernel_cannot_hold(tmp_path: Path) -> None:
+    _, problems = load_gateway(write(tmp_path, f'state_dir = "{"x" * 120}"\n' + MINIMAL_GATEWAY))
+    assert [(p.path, p.severity) for p in problems] == [("admin.socket", "error")]
+    assert "shorter state_dir" in problems[0].hint
+
+
+def test_an_area_that_nobody_can_reach_is_a_warning(tmp_path: Path) -> None:
+    gateway, problems = load_gateway(write(tmp_path, MINIMAL_GATEWAY.replace("default = true\n", "")))
+    assert gateway is not None
+    assert [(p.path, p.severity) for p in problems] == [("area[0].hosts", "warning")]
+
+
+def test_a_missing_file_is_one_problem(tmp_path: Path) -> None:
+    gateway, problems = load_gateway(tmp_path / "none.toml")
+    assert gateway is None
+    assert [p.path for p in problems] == [""]
+    with pytest.raises(FilesRefused) as refused:
+        load_all(tmp_path / "none.toml")
+    assert refused.value.problems == tuple(problems)
+    assert "check" in refused.value.hint
+
+
+def test_every_key_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
+    structs = (
+        schema.Gateway,
+        schema.Listener,
+        schema.Area,
+        schema.Origin,
+        schema.AreaLimits,
+        schema.Limits,
+        schema.Memory,
+    )
+    keys = {f.encode_name for s in (*structs, schema.Admin, schema.Log) for f in msgspec.structs.fields(s)} - {"file"}
+    named = set(re.findall(r"`\[*([a-z_.]+)\]*`", text))
+    named |= {n.rpartition(".")[2] for n in named}
+    assert keys - named == set()
