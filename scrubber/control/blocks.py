@@ -63,7 +63,7 @@ class Refusal:
 
 def parse_source(text: str) -> Source:
     """The source that a text names. An IPv6 address stands for its /64: that is a client. ValueRefused."""
-    fingerprint = re.fullmatch("h1_([0-9a-fA-F]{16})", text.strip())
+    fingerprint = re.fullmatch("(?:fingerprint:|h1_|fingerprint:h1_)([0-9a-fA-F]{16})", text.strip())
     if fingerprint is not None:
         return Source("fingerprint", fingerprint[1].lower())
     try:

@@ -128,7 +128,7 @@ SOURCES = (
     ("127.9.9.0/24", "prefix", "127.9.9.0/24"),
     ("2001:db8:1:2::7", "client", "2001:db8:1:2::/64"),
     ("::ffff:198.51.100.7", "client", "198.51.100.7"),
-    ("fingerprint:00112233aabbccdd", "fingerprint", "fingerprint:00112233aabbccdd"),
+    ("fingerprint:00112233aabbccdd", "fingerprint", "h1_00112233aabbccdd"),
 )
 
 

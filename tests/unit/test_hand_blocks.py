@@ -40,6 +40,7 @@ def asked(loaded: Loaded, source: str, ttl_s: float = 60, area: str = "", **more
         ("2001:db8:0:5::/64", Source("client", "2001:db8:0:5::/64")),
         ("2001:db8::/48", Source("prefix", "2001:db8::/48")),
         ("h1_0123456789ABCDEF", Source("fingerprint", "0123456789abcdef")),
+        ("fingerprint:0123456789abcdef", Source("fingerprint", "0123456789abcdef")),
     ],
 )
 def test_sources(text: str, source: Source) -> None:
