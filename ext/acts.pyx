@@ -29,6 +29,12 @@ cdef Text measure_text(int measure) noexcept nogil:
     return "blackhole"
 
 
+cdef Text proof_text(int proof) noexcept nogil:
+    if proof == PROOF_PROXY:
+        return "PROXY"
+    return "CHAIN" if proof == PROOF_CHAIN else "SOCKET"
+
+
 cdef Text key_text(uint32_t key) noexcept nogil:
     if key == KEY_CLIENT:
         return "client"
@@ -146,6 +152,8 @@ cdef bint act_record(Shared* s, const Facts* f, const Act* act, uint64_t now_ns)
         act_source(&w, f, r.key_b)
     put_text(&w, "\",\"client.ip\":\"")
     put_ip(&w, &f.client_full)
+    put_text(&w, "\",\"scrubber.proof\":\"")
+    put_text(&w, proof_text(f.proof))
     put_text(&w, "\",\"scrubber.areas\":[")
     if f.area == NULL or act.measure == MEASURE_BLOCK:
         put_areas(&w, r.areas)

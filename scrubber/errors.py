@@ -56,7 +56,7 @@ class InternalError(ScrubberError):
     fault: ClassVar[Fault] = "internal"
 
 
-class ValueRefused(OperatorError):
+class ValueRefused(OperatorError, ValueError):
     """A single value is not what its place expects. `expected` says what would be."""
 
     def __init__(self, message: str, *, expected: str, hint: str = "") -> None:

@@ -241,6 +241,11 @@ def _check_listeners(gateway: Gateway, report: Report) -> None:
             first = seen[listener.address]
             report.error(f"{here}.address", f"{listener.address} is also listener[{first}]", "each address once")
         seen.setdefault(listener.address, i)
+        for k, text in enumerate(listener.trusted_proxies):
+            if text.endswith("/0"):
+                hint = "anybody can forge an address then, and nobody can be blocked"
+                place = f"{here}.trusted_proxies[{k}]"
+                report.warning(place, f"{text} trusts everybody", "your proxies' prefixes", hint)
         for k, name in enumerate(listener.areas):
             if name not in names:
                 report.error(f"{here}.areas[{k}]", f"no area {name!r}", "the name of an [[area]]", nearest(name, names))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scrubber.config.gateway import Gateway
 from scrubber.errors import FilesRefused, Problem
+from scrubber.mandate.check import rolled_back
 from scrubber.mandate.compile import CompiledPolicy, assign_area_ids, compile_policy, next_expiry, restore
 from scrubber.mandate.load import load_all
 from scrubber.mandate.schema import Mandate
@@ -61,7 +62,7 @@ def from_image(image: bytes) -> PolicyInForce:
 def read_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
     """The files as they are now, and their warnings. FilesRefused: with all that speaks against them."""
     loaded = load_all(old.gateway.file)
-    reasons = restart_reasons(old.gateway, loaded.gateway)
+    reasons = [*restart_reasons(old.gateway, loaded.gateway), *rolled_back(old.mandates, loaded.mandates)]
     if reasons:
         raise FilesRefused([*reasons, *loaded.problems])
     policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1)

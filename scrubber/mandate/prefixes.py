@@ -8,9 +8,10 @@ in value; value 0 means "not in the set". IPv4-mapped IPv6 prefixes are IPv4; a 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import struct
 from collections.abc import Iterable, Mapping
+
+from scrubber.config.network import Network, network
 
 MAGIC = b"SCRUBPFX"
 LAYOUT_VERSION = 1
@@ -19,30 +20,6 @@ RANGE_V4 = struct.Struct("<II")
 RANGE_V6 = struct.Struct("<QQQ")
 VALUE_MAX = 0xFFFF_FFFF
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-
-
-def parse_prefix(text: str) -> Network:
-    """A prefix or a single address; host bits must be zero, no zone id. IPv4-mapped IPv6 comes back as IPv4.
-
-    Raises ValueError with a hint.
-    """
-    if "%" in text:
-        raise ValueError(f"{text!r} has a zone id; write the address without it")
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        hint = "write e.g. 198.51.100.0/24 or 2001:db8::/48"
-        raise ValueError(f"{text!r} is not an address or prefix ({error}); {hint}") from error
-    return normal_network(network)
-
-
-def normal_network(network: Network) -> Network:
-    """IPv4-mapped IPv6 as IPv4; anything else as it is."""
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(MAPPED):
-        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
-    return network
 
 
 def flatten(networks: Iterable[tuple[int, int, int]], bits: int) -> list[tuple[int, int]]:
@@ -80,14 +57,14 @@ def compile_prefixes(
     """
     values: dict[Network, int] = {}
     for key, value in prefixes.items():
-        network = parse_prefix(key) if isinstance(key, str) else normal_network(key)
+        parsed = network(str(key))
         if not 1 <= value <= VALUE_MAX:
-            raise ValueError(f"value {value} of {network} is out of range; it must be 1 to {VALUE_MAX}")
-        if values.setdefault(network, value) != value:
-            raise ValueError(f"{network} has two values, {values[network]} and {value}; keep one of them")
+            raise ValueError(f"value {value} of {parsed} is out of range; it must be 1 to {VALUE_MAX}")
+        if values.setdefault(parsed, value) != value:
+            raise ValueError(f"{parsed} has two values, {values[parsed]} and {value}; keep one of them")
     entries: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
-    for network, value in values.items():
-        entries[network.version].append((int(network.network_address), network.prefixlen, value))
+    for each, value in values.items():
+        entries[each.version].append((int(each.network_address), each.prefixlen, value))
     v4 = flatten(entries[4], 32)
     v6 = flatten(entries[6], 128)
     body = b"".join(RANGE_V4.pack(start, value) for start, value in v4)

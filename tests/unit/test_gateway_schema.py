@@ -149,3 +149,10 @@ def test_every_key_is_in_the_reference() -> None:
     named = set(re.findall(r"`\[*([a-z_.]+)\]*`", text))
     named |= {n.rpartition(".")[2] for n in named}
     assert keys - named == set()
+
+
+def test_trusting_everybody_is_warned_about(tmp_path: Path) -> None:
+    text = MINIMAL_GATEWAY.replace('address = "127', 'trusted_proxies = ["10.0.0.0/8", "::/0"]\naddress = "127')
+    gateway, problems = load_gateway(write(tmp_path, text))
+    assert gateway is not None
+    assert [(p.path, p.severity) for p in problems] == [("listener[0].trusted_proxies[1]", "warning")]

@@ -185,6 +185,7 @@ def test_what_a_block_leaves_behind(make: Any) -> None:
         "scrubber.source_kind": "client",
         "scrubber.source": "192.0.2.1",
         "client.ip": "192.0.2.1",
+        "scrubber.proof": "SOCKET",
         "scrubber.areas": [0],
         "scrubber.ttl_s": 60,
         "scrubber.case": f"{told['case_id']:016x}",
