@@ -128,19 +128,10 @@ cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
 
 
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef ssize_t sent
-    if c.out.head == NULL and c.h.events & EVENT_WRITE:
-        sent = send(c.h.fd, data, n, MSG_NOSIGNAL)
-        if sent < 0:
-            if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
-                return -1
-            sent = 0
-        if <uint64_t>sent == n:
-            return 1
-        data += sent
-        n -= <uint64_t>sent
-        client_blocked(e, c)
-    return 0 if queue_append(e, &c.out, data, n) else -1
+    cdef int result = queue_send(e, &c.out, &c.h, data, n)
+    if result == 0 and not c.h.events & EVENT_WRITE:
+        client_blocked(e, c)    # else it waits behind a head that is about to be flushed
+    return result
 
 
 cdef int client_flush(Core* e, Client* c) noexcept nogil:

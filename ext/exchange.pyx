@@ -26,21 +26,9 @@ cdef void starved_wake(Core* e) noexcept nogil:
 # --- request body ------------------------------------------------------------------------------------------------------------------------
 
 cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n) noexcept nogil:
-    """Bytes to the origin, at once or queued. 1: all sent, 0: the rest is queued, -1: broken."""
-    cdef ssize_t sent
+    """Bytes to the origin: see queue_send."""
     o.activity_ns = e.now_ns
-    if o.out.head == NULL and o.h.events & EVENT_WRITE:
-        sent = send(o.h.fd, data, n, MSG_NOSIGNAL)
-        if sent < 0:
-            if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
-                return -1
-            sent = 0
-        if <uint64_t>sent == n:
-            return 1
-        o.h.events &= <uint8_t>~EVENT_WRITE
-        data += sent
-        n -= <uint64_t>sent
-    return 0 if queue_append(e, &o.out, data, n) else -1
+    return queue_send(e, &o.out, &o.h, data, n)
 
 
 cdef int chunk_write(Core* e, Queue* q, const uint8_t* data, uint32_t n) noexcept nogil:

@@ -142,3 +142,19 @@ cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil:
         if <uint64_t>sent < asked:
             return 0            # a short write: the socket is full, its next edge will tell
     return 1
+
+
+cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n) noexcept nogil:
+    cdef ssize_t sent
+    if q.head == NULL and h.events & EVENT_WRITE:
+        sent = send(h.fd, data, n, MSG_NOSIGNAL)
+        if sent < 0:
+            if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
+                return -1
+            sent = 0
+        if <uint64_t>sent == n:
+            return 1
+        h.events &= <uint8_t>~EVENT_WRITE
+        data += sent
+        n -= <uint64_t>sent
+    return 0 if queue_append(e, q, data, n) else -1
