@@ -3,7 +3,7 @@
 # back; the severest verdict wins, the earlier rule on a tie; never-block is looked at last; a dry run differs in the verdict only.
 
 cdef enum:
-    BLOCK_RETRY_NS = 1000000000     # a source on a block rung that is not blocked: how often the block is tried again
+    BLOCK_RETRY_NS = 5000000000     # a source on a block rung that is not blocked: how often the block is tried again
     BLOCK_RETRY_SALT = 0x626c6f636b
     CONCURRENT_RETRY_NS = 1000000000
 

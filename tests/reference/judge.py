@@ -447,7 +447,7 @@ class Judge:
         if shared and not loud:
             outcome = "shared"
         else:
-            admitted = not self.limiter.admit(("retry", key), Rate(1, S, 1), 1, now_ns).limited  # type: ignore[arg-type]
+            admitted = not self.limiter.admit(("retry", key), Rate(1, 5 * S, 1), 1, now_ns).limited  # type: ignore[arg-type]
             if loud or admitted:
                 outcome = self._block(mandate, rule, request, step.rung, now_ns)
             else:

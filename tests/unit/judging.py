@@ -11,7 +11,7 @@ from typing import Any
 from scrubber import _native
 from scrubber.mandate.compile import assign_area_ids
 from scrubber.mandate.load import load_all
-from tests.unit.files import NOW, write
+from tests.unit.files import HEAD, MINIMAL_GATEWAY, NOW, write
 from tests.unit.images import MONO_NS, compiled, opened
 from tests.unit.regions import make_memory
 
@@ -28,6 +28,25 @@ FACES: tuple[tuple[tuple[str, str], ...], ...] = (
     (("Accept", "*/*"), ("Host", ""), ("User-Agent", "a")),
     (("Accept", "*/*"), ("User-Agent", "a"), ("Host", "")),
 )
+
+TWO_AREAS = """
+mandates = ["m.toml"]
+allow_unsigned = true
+[[listener]]
+address = "127.0.0.1:0"
+[[listener]]
+address = "127.0.0.2:0"
+areas = ["site"]
+[[area]]
+name = "site"
+default = true
+origins = ["127.0.0.1:1"]
+account = "cookie:sid"
+[[area]]
+name = "other"
+hosts = ["other.test"]
+origins = ["127.0.0.1:1"]
+"""
 
 
 def packed(address: str) -> bytes:
@@ -115,3 +134,14 @@ def bench(folder: Path, gateway: str, *, compile_with: dict[str, Any] | None = N
     (memory,) = make_memory(secret=SECRET, **(json.loads(memory_with) if memory_with else {}))
     policy = opened(compiled(loaded, **(compile_with or {})))
     return Bench(memory, policy, _native.ProbeJudge(memory, policy), assign_area_ids(loaded.gateway, {}))
+
+
+def rule(name: str, limit: str, then: str, per: str = "client", more: str = "") -> str:
+    """One rule; an empty limit leaves it out."""
+    line = f'limit = "{limit}"\n' if limit else ""
+    return f'[[rule]]\nname = "{name}"\nper = "{per}"\n{line}then = {then}\n{more}\n'
+
+
+def build(folder: Path, rules: str, *, gateway: str = MINIMAL_GATEWAY, head: str = HEAD, **more: Any) -> Bench:
+    """A judge over one mandate with these rules."""
+    return bench(folder, gateway, m=head + rules, **more)
