@@ -64,7 +64,8 @@ define flavour_run
 	rm -rf build/tree-$(1) && mkdir -p build/tree-$(1)
 	tar -c --exclude='*.so' --exclude=__pycache__ $(wildcard $(TREE)) | tar -x -C build/tree-$(1)
 	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
-	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) $(2) && \
+	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) \
+	  SCRUBBER_CORPORA="$${SCRUBBER_CORPORA:-$(CURDIR)/../shared/corpora}" $(2) && \
 	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 endef
 
