@@ -52,6 +52,7 @@ class Run:
     outcome: Outcome
     cpu_ns: int  # of the proxy's processes
     core_ns: int  # the proxy's core was busy, whoever made it so
+    task_ns: int  # of this, in processes: the proxy's own and any other
     steal_ns: int
     wall_ns: int
 
@@ -72,8 +73,7 @@ class Run:
         steal = self.steal_ns / max(self.wall_ns, 1)
         if steal > STEAL_MAX:
             said.append(f"{steal:.0%} of the core was stolen")
-        # Softirq work for the proxy's own sockets escapes its account: up to as much as the proxy itself is expected.
-        foreign = (self.core_ns - 2 * self.cpu_ns) / max(self.wall_ns, 1)
+        foreign = (self.task_ns - self.cpu_ns) / max(self.wall_ns, 1)
         if foreign > FOREIGN_MAX:
             said.append(f"others had {foreign:.0%} of the core")
         return ", ".join(said)
@@ -95,10 +95,10 @@ class Rounds:
         ]
 
 
-def difference(before: CoreTime, after: CoreTime) -> tuple[int, int, int]:
-    """Busy, steal and wall time between two readings of a core, ns."""
+def difference(before: CoreTime, after: CoreTime) -> tuple[int, int, int, int]:
+    """Busy, task, steal and wall time between two readings of a core, ns."""
     busy, steal = after.busy_ns - before.busy_ns, after.steal_ns - before.steal_ns
-    return busy, steal, busy + steal + after.idle_ns - before.idle_ns
+    return busy, after.task_ns - before.task_ns, steal, busy + steal + after.idle_ns - before.idle_ns
 
 
 def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, effort: Effort) -> Run:
@@ -115,8 +115,7 @@ def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, eff
             raise BenchError(f"{name}: processes came or went during the run", "look into its log")
     if complaint := scenario.complaint(outcome):
         raise BenchError(f"{scenario.name}, {name}: {complaint}: {outcome}")
-    busy, steal, wall = difference(core_before, core_after)
-    return Run(outcome, cpu_after - cpu_before, busy, steal, wall)
+    return Run(outcome, cpu_after - cpu_before, *difference(core_before, core_after))
 
 
 def measure(

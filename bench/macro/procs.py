@@ -16,9 +16,10 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class CoreTime:
-    """A core's time since boot, ns. `busy` without what the hypervisor took; that is `steal`."""
+    """A core's time since boot, ns. `busy`: tasks and interrupts, without what the hypervisor took; that is `steal`."""
 
     busy_ns: int
+    task_ns: int
     idle_ns: int
     steal_ns: int
 
@@ -27,8 +28,8 @@ def parse_core_line(line: str) -> CoreTime:
     """A "cpuN …" line of /proc/stat: user nice system idle iowait irq softirq steal guest guest_nice (proc_stat(5))."""
     ticks = [int(word) for word in line.split()[1:]]
     user, nice, system, idle, iowait, irq, softirq, steal = (ticks + [0] * 8)[:8]
-    busy = user + nice + system + irq + softirq
-    return CoreTime(busy * TICK_NS, (idle + iowait) * TICK_NS, steal * TICK_NS)
+    task = user + nice + system
+    return CoreTime((task + irq + softirq) * TICK_NS, task * TICK_NS, (idle + iowait) * TICK_NS, steal * TICK_NS)
 
 
 def core_time(core: int) -> CoreTime:

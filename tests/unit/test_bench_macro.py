@@ -26,7 +26,7 @@ from bench.macro.scenarios import SCENARIOS
 from bench.macro.systems import SYSTEMS, fill, free_port
 
 OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
-ROUND = Run(OUTCOME, cpu_ns=20_000_000, core_ns=30_000_000, steal_ns=0, wall_ns=2_000_000_000)
+ROUND = Run(OUTCOME, cpu_ns=20_000_000, core_ns=30_000_000, task_ns=21_000_000, steal_ns=0, wall_ns=2_000_000_000)
 
 
 def rounds() -> Rounds:
@@ -64,7 +64,9 @@ class TestStats:
 class TestProc:
     def test_core_line(self) -> None:
         tick = procs.TICK_NS
-        assert procs.parse_core_line("cpu0 1 2 3 40 50 6 7 8 9 10") == procs.CoreTime(19 * tick, 90 * tick, 8 * tick)
+        assert procs.parse_core_line("cpu0 1 2 3 40 50 6 7 8 9 10") == procs.CoreTime(
+            19 * tick, 6 * tick, 90 * tick, 8 * tick
+        )
 
     def test_schedstat(self) -> None:
         assert procs.parse_schedstat("123456789 42 7\n") == 123456789
@@ -89,7 +91,7 @@ class TestProc:
             child.wait()
 
     def test_difference(self) -> None:
-        assert difference(procs.CoreTime(10, 20, 1), procs.CoreTime(40, 25, 3)) == (30, 2, 37)
+        assert difference(procs.CoreTime(10, 5, 20, 1), procs.CoreTime(40, 15, 25, 3)) == (30, 10, 2, 37)
 
 
 class TestRun:
@@ -108,7 +110,8 @@ class TestRun:
     def test_disturbance(self) -> None:
         assert ROUND.disturbance() == ""
         assert "stolen" in dataclasses.replace(ROUND, steal_ns=200_000_000).disturbance()
-        assert "others" in dataclasses.replace(ROUND, core_ns=1_000_000_000).disturbance()
+        assert "others" in dataclasses.replace(ROUND, task_ns=1_000_000_000).disturbance()
+        assert dataclasses.replace(ROUND, core_ns=1_000_000_000).disturbance() == "", "softirq is nobody's"
 
     @pytest.mark.parametrize("name", SCENARIOS)
     def test_a_scenario_takes_only_what_it_measures(self, name: str) -> None:
