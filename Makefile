@@ -24,7 +24,7 @@ help:
 	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
 	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
 	@echo "make lint         ruff, mypy, cython-lint"
-	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with assertions and pool counts"
+	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with C assertions on"
 	@echo "make clean        removes .venv, build/ and the built core"
 
 # Packages are pinned in pyproject.toml, build tools included; the environment is made anew when the Python under it is gone.

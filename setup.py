@@ -1,6 +1,6 @@
 """Builds ext/ into scrubber._native; in a working tree the bench's load tool as well.
 
-SCRUBBER_BUILD: release (default), debug (assertions, pool counts), asan (ASan + UBSan).
+SCRUBBER_BUILD: release (default), debug (C assertions on), asan (ASan + UBSan).
 """
 import os
 import sys
