@@ -7,6 +7,7 @@ problems with a hint. Invariants: no request is answered without the token; none
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hmac
 import logging
@@ -14,12 +15,13 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
 from scrubber.admin.metrics import CONTENT_TYPE
+from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.errors import FilesRefused, ScrubberError
 
 BODY_BYTES_MAX = 64 * 1024
@@ -27,25 +29,8 @@ REQUEST_S = 30.0
 KEEP_ALIVE_S = 75.0
 END_S = 1.0  # for requests in flight when the supervisor ends
 LISTED_MAX = 10_000
-TTL_S_MAX = 366 * 86400
 LOGGER = logging.getLogger("admin")
 PROBLEM_TYPE = "application/problem+json"
-
-
-class BlockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Someone asks to block a source. `area`: bind that area only; empty: all that the clause covers."""
-
-    source: Annotated[str, msgspec.Meta(max_length=100)]
-    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=TTL_S_MAX)]
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-    area: str = ""
-
-
-class UnblockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Someone asks to lift a block."""
-
-    source: Annotated[str, msgspec.Meta(max_length=100)]
-    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 class Served(Protocol):
@@ -170,13 +155,21 @@ async def _acts(request: web.Request) -> web.Response:
     return _json({"acts": request.app[SERVED].acts(int(since))})
 
 
-async def serve(app: web.Application, path: str) -> web.AppRunner:
-    """Listen on the Unix socket at `path`. OSError. End with `cleanup()`."""
+async def serve(served: Served, token: str, path: str) -> Callable[[], Awaitable[None]]:
+    """Answer on the Unix socket at `path`. Await what is returned, called, to end it. OSError."""
     sock = _listen(path)
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=END_S)
+    runner = web.AppRunner(
+        make_app(served, token), access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=END_S
+    )
     await runner.setup()
     await web.SockSite(runner, sock).start()
-    return runner
+
+    async def close() -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        await runner.cleanup()
+
+    return close
 
 
 def _listen(path: str) -> socket.socket:

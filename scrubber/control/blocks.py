@@ -1,4 +1,4 @@
-"""Blocks by hand: under which clause may an operator block a source, and the block itself.
+"""Blocks by hand: what an operator may ask, under which clause a source may be blocked, and the block itself.
 
 Owns the question and the order of its checks; never-block comes last, as everywhere. A grant cites one mandate and
 names what bounds the block; what the core's tables say (shared addresses, the share of known clients, the number of
@@ -12,6 +12,9 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 from scrubber import _native
 from scrubber.config.gateway import Gateway
@@ -25,6 +28,23 @@ from scrubber.units import NS_PER_S, format_duration
 
 SOURCE_HINT = 'an address, a prefix as "198.51.100.0/24", or a fingerprint as "h1_415aadd4396b87a3"'
 CLIENT_V6_PLEN = 64
+ORDER_TTL_S_MAX = 366 * 86400
+
+
+class BlockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Someone asks to block a source. `area`: bind that area only; empty: all that the clause covers."""
+
+    source: Annotated[str, msgspec.Meta(max_length=100)]
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=ORDER_TTL_S_MAX)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    area: str = ""
+
+
+class UnblockOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Someone asks to lift a block."""
+
+    source: Annotated[str, msgspec.Meta(max_length=100)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 @dataclass(frozen=True)

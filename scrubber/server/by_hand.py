@@ -10,10 +10,18 @@ import time
 from typing import Any, NoReturn
 
 from scrubber import _native
-from scrubber.admin.app import BlockOrder, UnblockOrder
 from scrubber.config.network import network
 from scrubber.control import acts
-from scrubber.control.blocks import BlockGrant, Refusal, Source, allowed_block, parse_source, put_block
+from scrubber.control.blocks import (
+    BlockGrant,
+    BlockOrder,
+    Refusal,
+    Source,
+    UnblockOrder,
+    allowed_block,
+    parse_source,
+    put_block,
+)
 from scrubber.control.policy import PolicyInForce
 from scrubber.errors import OperatorError, ValueRefused
 from scrubber.mandate.compile import rule_id

@@ -28,7 +28,7 @@ from scrubber.server.child import Beat, name_process
 from scrubber.server.plan import Plan, Start
 from scrubber.server.pulse import Pulse, read_schedule
 
-CHECK_S = 0.1  # between two looks at the beats
+CHECK_S = 0.05  # between two looks at the beats
 FAST_DEATH_S = 5.0  # a child that lived shorter died fast
 FAST_DEATHS = 5  # so many in a row are replaced at once; then with a pause
 PAUSE_S = 0.1

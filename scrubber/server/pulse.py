@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-WEDGED_NS = 600_000_000  # of opportunity without a beat
+WEDGED_NS = 450_000_000  # of opportunity without a beat
 START_NS = 5_000_000_000  # of opportunity until the first beat
 STEP_NS_MAX = 200_000_000  # most that one check may count: a late keeper proves nothing about its children
 

@@ -8,11 +8,9 @@ compiling and writing happen in threads, so that the loop beats; the beat comes 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import functools
 import logging
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -22,9 +20,9 @@ import msgspec
 import uvloop
 
 from scrubber import _native
-from scrubber.admin import app, metrics, token
-from scrubber.admin.app import BlockOrder, UnblockOrder
+from scrubber.admin import metrics, token
 from scrubber.control import acts
+from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
 from scrubber.errors import FilesRefused, InternalError, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
@@ -38,6 +36,9 @@ from scrubber.server.plan import Start
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Close = Callable[[], Awaitable[None]]
+Serve = Callable[["Supervisor", str, str], Awaitable[Close]]
 
 BEAT_S = 0.1
 SAMPLE_S = 1.0
@@ -73,15 +74,15 @@ class Supervisor:
     # ── life ──
 
     async def run(self) -> None:
-        """Until the keeper says drain, or is gone."""
-        admin = self.policy.gateway.admin
-        runner = await app.serve(app.make_app(self, token.read(admin.token_file)), admin.socket)
-        self.loop.add_reader(self.channel.fileno(), self.on_message)
-        self.every(BEAT_S, self._beat)
-        self.every(SAMPLE_S, self._sample)
-        self.every(EXPIRY_LOOK_S, self._look_expired)
-        self._watch(self.loop.create_task(self.journal.run()))
+        """Until the keeper says drain, or is gone. The first beat says that all of it stands."""
+        self._watch(self.loop.create_task(self.journal.run()))  # first: rings fill while nobody reads them
+        close_admin = None
         try:
+            close_admin = await self._serve_admin()
+            self.loop.add_reader(self.channel.fileno(), self.on_message)
+            self.every(BEAT_S, self._beat)
+            self.every(SAMPLE_S, self._sample)
+            self.every(EXPIRY_LOOK_S, self._look_expired)
             await self.ended
         finally:
             tasks = list(self.tasks)
@@ -89,9 +90,20 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.journal.finish()
-            with contextlib.suppress(OSError):
-                os.unlink(admin.socket)
-            await runner.cleanup()
+            if close_admin is not None:
+                await close_admin()
+
+    async def _serve_admin(self) -> Close:
+        """The admin API on its socket. Imported in a thread: aiohttp takes longer than all the rest of a start."""
+
+        def imported() -> Serve:
+            from scrubber.admin.app import serve  # noqa: PLC0415
+
+            return serve
+
+        serve = await self._in_thread(imported)
+        admin = self.policy.gateway.admin
+        return await serve(self, token.read(admin.token_file), admin.socket)
 
     def every(self, period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
         """Call `work` again and again. Errors of ours are logged and it goes on; a defect ends this supervisor."""
