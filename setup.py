@@ -11,9 +11,9 @@ from setuptools import Extension, setup
 
 FLAVOURS = {
     "release": (["-O2", "-g1", "-DNDEBUG"], []),
-    "debug": (["-O1", "-g", "-UNDEBUG", "-DSCRUBBER_DEBUG=1"], []),
+    "debug": (["-O1", "-g", "-UNDEBUG"], []),
     "asan": (
-        ["-O1", "-g", "-UNDEBUG", "-DSCRUBBER_DEBUG=1", "-fsanitize=address,undefined",
+        ["-O1", "-g", "-UNDEBUG", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
         ["-fsanitize=address,undefined"],
     ),

@@ -33,11 +33,6 @@ cdef extern from *:
     #include <errno.h>
     #include <time.h>
     #include <stddef.h>
-    #ifdef SCRUBBER_DEBUG
-    #define SCRUBBER_CHECKS 1
-    #else
-    #define SCRUBBER_CHECKS 0
-    #endif
     static inline uint64_t scrubber_clock(clockid_t id) {
         struct timespec t;
         clock_gettime(id, &t);
@@ -113,7 +108,6 @@ cdef extern from *:
     cdef struct iovec:
         void* iov_base
         size_t iov_len
-    const int SCRUBBER_CHECKS
     const int CLOCK_MONOTONIC
     const int CLOCK_REALTIME
     const int EAGAIN

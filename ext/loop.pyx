@@ -208,4 +208,5 @@ cdef bint core_pass(Core* e) noexcept nogil:
     graves_clear(e)
     e.gauges.beat_ns = e.now_ns
     e.totals.passes += 1
+    e.totals.pass_ns += scrubber_clock(CLOCK_MONOTONIC) - began_ns
     return e.ready.ready_next != &e.ready

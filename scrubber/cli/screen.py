@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from scrubber.errors import Problem
 from scrubber.units import NS_PER_S, format_duration
 
 ACTS_SHOWN = 8
+WIDTH_MAX = 500
 
 
 def show_status(console: Console, status: Mapping[str, Any]) -> None:
@@ -26,8 +28,8 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     console.print(Text.assemble(("Do people get through? ", "bold"), (answer, colour), f", {figure}"))
     for notice in status["notices"]:
         console.print(Text(f"note: {notice}", "yellow"))
-    console.print(_areas(status))
-    console.print(_children(status))
+    for table in (_areas(status), _children(status)):
+        _print_whole(console, table)
     blocks = status["blocks"]["in_force"]
     console.print(Text(f"{blocks:,} block{'' if blocks == 1 else 's'} in force, {_mandates(status)}"))
     acts = status["acts"][-ACTS_SHOWN:]
@@ -37,8 +39,16 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         console.print(Text(f"  {act_line(act)}"))
 
 
+def _print_whole(console: Console, table: Table) -> None:
+    """No figure is cut short for a narrow terminal, nor where there is none: lines may be longer than it is."""
+    width = console.width
+    console.width = max(width, Measurement.get(console, console.options.update(width=WIDTH_MAX), table).maximum)
+    console.print(table)
+    console.width = width
+
+
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True, overflow="fold")
     return table

@@ -54,10 +54,15 @@ def test_status_as_json_and_as_tables(gateway: GatewayFactory) -> None:
     assert answer["people"]["through"] is True
     assert answer["mandates"][0] | {"signed": False, "expired": False, "id": "test"} == answer["mandates"][0]
     assert any("unsigned" in notice for notice in answer["notices"])
-    text = running.cli("status").stdout
+    text = running.cli("status", env={"COLUMNS": "60"}).stdout
     assert "worker[1]" in text
     assert "site" in text
     assert "mandate test" in text
+    heads = [line.split() for line in text.splitlines() if line.lstrip().startswith(("area ", "process "))]
+    assert heads == [
+        "area req/s served throttle deny drop tarpit blocks p50 ms p99 ms state".split(),
+        "process pid beat restarts policy connections in flight".split(),
+    ]  # whole in a narrow terminal
 
 
 def test_a_dead_origin_is_a_no(gateway: GatewayFactory, origins: object) -> None:
