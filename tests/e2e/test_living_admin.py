@@ -60,8 +60,8 @@ def test_status_as_json_and_as_tables(gateway: GatewayFactory) -> None:
     assert "mandate test" in text
     heads = [line.split() for line in text.splitlines() if line.lstrip().startswith(("area ", "process "))]
     assert heads == [
-        "area req/s served throttle deny drop tarpit blocks p50 ms p99 ms state".split(),
-        "process pid beat restarts policy connections in flight".split(),
+        ["area", "req/s", "served", "throttle", "deny", "drop", "tarpit", "blocks", "p50", "ms", "p99", "ms", "state"],
+        ["process", "pid", "beat", "restarts", "policy", "connections", "in", "flight"],
     ]  # whole in a narrow terminal
 
 
