@@ -46,6 +46,14 @@ class Derived:
     """In `Annotated`: filled after reading, never a key of the file."""
 
 
+@dataclass(frozen=True)
+class Doc:
+    """In `Annotated`: what docs/gateway.md says of a key, and an example in TOML where its default shows nothing."""
+
+    says: str
+    example: str = ""
+
+
 class Report:
     """Collects what is wrong with one file."""
 
