@@ -16,13 +16,14 @@ RUNS ?= 5
 # Arguments for pytest, as in: make test TESTS="tests/unit -k limiter"
 TESTS ?=
 
-.PHONY: help demo build lint test test-tools asan debug bench bench-smoke clean
+.PHONY: help demo build lint docs test test-tools asan debug bench bench-smoke clean
 
 help:
 	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
 	@echo "make test         lint, build, a small bench, the whole suite"
 	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
 	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
+	@echo "make docs         docs/gateway.md's tables anew from the schema (a test compares them)"
 	@echo "make lint         ruff, mypy, cython-lint"
 	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with C assertions on"
 	@echo "make clean        removes .venv, build/ and the built core"
@@ -51,6 +52,9 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/mypy scrubber $(wildcard bench)
 	$(BIN)/cython-lint ext bench/macro
+
+docs: build
+	$(BIN)/python -m scrubber.config.reference docs/gateway.md
 
 test-tools:
 	@.ci/system-packages test >/dev/null

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from scrubber.config.network import ENDPOINT, HOST, ORIGIN_ENDPOINT, PREFIX, UNIX_PATH_BYTES_MAX, Endpoint
-from scrubber.config.walk import Derived, OneOrMore, Reads, Report, integer, measured, nearest, read
+from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
 from scrubber.units import (
     NS_PER_S,
@@ -71,8 +71,12 @@ def _parse_account(value: Any) -> Account:
     raise ValueRefused(f"{value!r} does not say where the account is", expected=ACCOUNT_EXPECTED, hint=hint)
 
 
-NAME = Reads(_parse_name, "")
-ACCOUNT = Reads(_parse_account, Account())
+def _show_account(account: Account) -> str:
+    return f'"{account.kind}:{account.name}"' if account.name else f'"{account.kind}"'
+
+
+NAME = Reads(_parse_name, "", "name: letters, digits, `-`, `_`, `.`; at most 64")
+ACCOUNT = Reads(_parse_account, Account(), '`"header:NAME"`, `"cookie:NAME"`, `"bearer"`, `"basic"`', _show_account)
 
 
 def _time(low: str, high: str) -> Reads:
@@ -86,32 +90,72 @@ def _size(low: str, high: str) -> Reads:
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A protected server. `host`: sent as Host where the area does not keep the client's; empty: its address."""
 
-    address: Annotated[Endpoint, ORIGIN_ENDPOINT]
-    host: Annotated[str, HOST] = ""
-    connections_max: Annotated[int, integer(0, 65535)] = 0  # a worker; 0: the area's
+    address: Annotated[Endpoint, ORIGIN_ENDPOINT, Doc("Where it listens.", '"127.0.0.1:8000"')]
+    host: Annotated[
+        str,
+        HOST,
+        Doc("Sent as Host where the area does not keep the client's.", '"app.internal"', default="its address"),
+    ] = ""
+    connections_max: Annotated[
+        int,
+        integer(0, 65535),
+        Doc("Connections to this origin; workers share them out.", "64", "connections", default="0: the area's"),
+    ] = 0
 
 
 class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request may take. Bytes, counts, nanoseconds."""
 
-    line_bytes_max: Annotated[int, integer(64, HEAD_BYTES_MAX)] = 8192
-    head_bytes_max: Annotated[int, integer(256, HEAD_BYTES_MAX)] = 16384
-    headers_max: Annotated[int, integer(1, HEADERS_MAX)] = 100
-    body_bytes_max: Annotated[int, _size("0B", "1TiB")] = 64 * MIB
-    head_timeout_ns: Annotated[int, _time("10ms", "10m")] = msgspec.field(default=10 * S, name="head_timeout")
-    idle_timeout_ns: Annotated[int, _time("10ms", "1h")] = msgspec.field(default=60 * S, name="idle_timeout")
-    connect_timeout_ns: Annotated[int, _time("10ms", "1m")] = msgspec.field(default=3 * S, name="connect_timeout")
-    read_timeout_ns: Annotated[int, _time("10ms", "1h")] = msgspec.field(default=60 * S, name="read_timeout")
-    write_timeout_ns: Annotated[int, _time("10ms", "1h")] = msgspec.field(default=30 * S, name="write_timeout")
-    body_grace_ns: Annotated[int, _time("0s", "10m")] = msgspec.field(default=5 * S, name="body_grace")
-    body_bytes_per_s_min: Annotated[int, measured(parse_bytes_per_s, format_bytes_per_s, 0, 2**30)] = msgspec.field(
-        default=500, name="body_rate_min"
+    line_bytes_max: Annotated[
+        int, integer(64, HEAD_BYTES_MAX), Doc("Bytes of the request line (414).", unit="bytes")
+    ] = 8192
+    head_bytes_max: Annotated[int, integer(256, HEAD_BYTES_MAX), Doc("Bytes of a whole head (431).", unit="bytes")] = (
+        16384
     )
-    tarpit_time_ns: Annotated[int, _time("100ms", "10m")] = msgspec.field(default=10 * S, name="tarpit_time")
-    origin_connections_max: Annotated[int, integer(1, 65535)] = 256  # a worker
-    origin_wait_max: Annotated[int, integer(0, 65535)] = 1024  # requests, a worker
-    origin_wait_ns: Annotated[int, _time("0s", "5m")] = msgspec.field(default=5 * S, name="origin_wait")
-    origin_idle_ns: Annotated[int, _time("0s", "1h")] = msgspec.field(default=30 * S, name="origin_idle")
+    headers_max: Annotated[int, integer(1, HEADERS_MAX), Doc("Header fields of a head (431).", unit="fields")] = 100
+    body_bytes_max: Annotated[int, _size("0B", "1TiB"), Doc("A request's body (413).")] = 64 * MIB
+    head_timeout_ns: Annotated[
+        int, _time("10ms", "10m"), Doc("From a head's first byte until it is complete; slowloris ends here (408).")
+    ] = msgspec.field(default=10 * S, name="head_timeout")
+    idle_timeout_ns: Annotated[int, _time("10ms", "1h"), Doc("Between two requests of a connection.")] = msgspec.field(
+        default=60 * S, name="idle_timeout"
+    )
+    connect_timeout_ns: Annotated[int, _time("10ms", "1m"), Doc("Until an origin takes a connection.")] = msgspec.field(
+        default=3 * S, name="connect_timeout"
+    )
+    read_timeout_ns: Annotated[
+        int, _time("10ms", "1h"), Doc("Until the origin's first byte, and between its bytes (504).")
+    ] = msgspec.field(default=60 * S, name="read_timeout")
+    write_timeout_ns: Annotated[int, _time("10ms", "1h"), Doc("Without progress on an answer.")] = msgspec.field(
+        default=30 * S, name="write_timeout"
+    )
+    body_grace_ns: Annotated[int, _time("0s", "10m"), Doc("Before the minimum rate of a body is asked for.")] = (
+        msgspec.field(default=5 * S, name="body_grace")
+    )
+    body_bytes_per_s_min: Annotated[
+        int,
+        measured(parse_bytes_per_s, format_bytes_per_s, 0, 2**30),
+        Doc("Minimum rate of request bodies, and of answers as the client reads them."),
+    ] = msgspec.field(default=500, name="body_rate_min")
+    tarpit_time_ns: Annotated[int, _time("100ms", "10m"), Doc("How long the tarpit holds a request.")] = msgspec.field(
+        default=10 * S, name="tarpit_time"
+    )
+    origin_connections_max: Annotated[
+        int,
+        integer(1, 65535),
+        Doc("Connections to the area's origins, pooled and in use; workers share them out.", unit="connections"),
+    ] = 256
+    origin_wait_max: Annotated[
+        int,
+        integer(0, 65535),
+        Doc("Requests that wait for one (503 beyond); workers share them out.", unit="requests"),
+    ] = 1024
+    origin_wait_ns: Annotated[int, _time("0s", "5m"), Doc("How long they wait (503).")] = msgspec.field(
+        default=5 * S, name="origin_wait"
+    )
+    origin_idle_ns: Annotated[int, _time("0s", "1h"), Doc("How long a pooled connection is kept.")] = msgspec.field(
+        default=30 * S, name="origin_idle"
+    )
 
 
 def _origin_table(value: Any) -> Any:
@@ -121,47 +165,112 @@ def _origin_table(value: Any) -> Any:
 class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A safe area: the hosts it answers for, the origins behind it, its limits."""
 
-    name: Annotated[str, NAME]
-    origins: Annotated[tuple[Origin, ...], OneOrMore(prepare=_origin_table)]
-    hosts: Annotated[tuple[Annotated[str, HOST], ...], OneOrMore(at_least=0)] = ()
-    default: bool = False
-    account: Annotated[Account, ACCOUNT] = Account()
-    keep_host: bool = True
-    ratelimit_fields: bool = False
-    limits: AreaLimits = AreaLimits()
+    name: Annotated[str, NAME, Doc("What mandates and logs call it.", '"portal"')]
+    origins: Annotated[
+        tuple[Origin, ...],
+        OneOrMore(prepare=_origin_table),
+        Doc(
+            "The protected servers, each as its address or as a table (at most 256 in all areas).",
+            '["127.0.0.1:8000", { address = "[::1]:8001", host = "app.internal" }]',
+        ),
+    ]
+    hosts: Annotated[
+        tuple[Annotated[str, HOST], ...],
+        OneOrMore(at_least=0),
+        Doc(
+            'Hosts that it answers for; `"*.example.org"` is all names below. The exact name wins, then the longest '
+            'wildcard. IP literals as a Host header has them: `"192.0.2.1"`, `"[2001:db8::1]"`.',
+            '["example.org", "*.example.org"]',
+        ),
+    ] = ()
+    default: Annotated[bool, Doc("Answers for hosts that nobody names (else 421); at most one area.")] = False
+    account: Annotated[
+        Account,
+        ACCOUNT,
+        Doc("Where the account of a request is read: the key `account` of mandates.", '"cookie:session"'),
+    ] = Account()
+    keep_host: Annotated[bool, Doc("Pass the client's Host on; else the origin's own.")] = True
+    ratelimit_fields: Annotated[bool, Doc("Send `RateLimit` and `RateLimit-Policy` with answers that throttle.")] = (
+        False
+    )
+    limits: Annotated[AreaLimits, Doc("What one request may take.")] = AreaLimits()
 
 
 class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An address to accept on. Port 0: any free one. `areas`: names reachable here, in the end never empty."""
 
-    address: Annotated[Endpoint, ENDPOINT]
-    trusted_proxies: Annotated[tuple[Annotated[str, PREFIX], ...], OneOrMore(at_least=0)] = ()
-    areas: Annotated[tuple[str, ...], OneOrMore()] = ()
-    default: str = ""  # area for hosts that nobody names; empty: the gateway's default
+    address: Annotated[
+        Endpoint,
+        ENDPOINT,
+        Doc("Where to listen. Port 0 takes any free one; the gateway says which.", '"127.0.0.1:8080"'),
+    ]
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, PREFIX], ...],
+        OneOrMore(at_least=0),
+        Doc(
+            "Peers whose `Forwarded` or `X-Forwarded-For` is believed, hop by hop from the right; they are never "
+            "blocked.",
+            '["192.0.2.0/24"]',
+        ),
+    ] = ()
+    areas: Annotated[
+        tuple[str, ...],
+        OneOrMore(),
+        Doc(
+            "What can be reached here. Connections are refused at accept only where all of these areas allow it.",
+            '["portal"]',
+            default="all areas",
+        ),
+    ] = ()
+    default: Annotated[str, Doc("The area for hosts that no area names.", '"portal"', default="the default area")] = ""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the whole gateway; workers share them out."""
 
-    connections_max: Annotated[int, integer(16, 2**24)] = 16384
-    connections_client_max: Annotated[int, integer(1, 2**24)] = 128
-    tarpit_max: Annotated[int, integer(0, 2**24)] = 1024
+    connections_max: Annotated[
+        int, integer(16, 2**24), Doc("Open client connections; workers share them out.", unit="connections")
+    ] = 16384
+    connections_client_max: Annotated[
+        int,
+        integer(1, 2**24),
+        Doc(
+            "Of one client (IPv4 address, IPv6 /64), over all workers; trusted proxies are not counted.",
+            unit="connections",
+        ),
+    ] = 128
+    tarpit_max: Annotated[
+        int,
+        integer(0, 2**24),
+        Doc(
+            "Requests held in the tarpit; workers share them out. Beyond it they are denied.",
+            unit="requests",
+        ),
+    ] = 1024
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Capacities of the shared tables, in entries; rings in bytes a worker."""
 
-    limiter_cells: Annotated[int, integer(1024, 2**30)] = 2**20
-    blocks: Annotated[int, integer(1024, 2**26)] = 2**17
-    known: Annotated[int, integer(1024, 2**28)] = 2**18
-    ladder: Annotated[int, integer(1024, 2**28)] = 2**17
-    ring_bytes: Annotated[int, _size("256KiB", "1GiB")] = 4 * MIB
+    limiter_cells: Annotated[int, integer(1024, 2**30), Doc("Limits by key; 16 bytes each.", unit="cells")] = 2**20
+    blocks: Annotated[int, integer(1024, 2**26), Doc("Blocked sources; 128 bytes each.", unit="entries")] = 2**17
+    known: Annotated[int, integer(1024, 2**28), Doc("Known clients; 64 bytes each.", unit="entries")] = 2**18
+    ladder: Annotated[int, integer(1024, 2**28), Doc("Sources on a rung; 32 bytes each.", unit="entries")] = 2**17
+    ring_bytes: Annotated[int, _size("256KiB", "1GiB"), Doc("Log lines on their way out, a worker.")] = 4 * MIB
 
 
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The admin side: a Unix socket; its token file lies beside it."""
 
-    socket: str = ""  # in the end absolute; empty in the file: STATE_DIR/admin.sock
+    socket: Annotated[
+        str,
+        Doc(
+            "Path of the Unix socket, relative to `state_dir` (at most 107 bytes); `admin.token` (0600) lies beside "
+            "it.",
+            '"admin.sock"',
+            default='`"admin.sock"`',
+        ),
+    ] = ""
 
     @property
     def token_file(self) -> str:
@@ -172,23 +281,58 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`access`: a path (in the end absolute), "-" for stdout, "off"."""
 
-    access: str = "access.log"
+    access: Annotated[
+        str,
+        Doc(
+            "Access lines and acts, one JSON object a line (ECS names): a path relative to `state_dir`, "
+            '`"-"` for stdout, or `"off"`.'
+        ),
+    ] = "access.log"
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole gateway file, resolved."""
 
-    listeners: Annotated[tuple[Listener, ...], OneOrMore()] = msgspec.field(name="listener")
-    areas: Annotated[tuple[Area, ...], OneOrMore()] = msgspec.field(name="area")
-    workers: Annotated[int, integer(0, WORKERS_MAX)] = 0  # in the end at least 1; 0 in the file: one a core
-    state_dir: str = ""
-    mandates: Annotated[tuple[str, ...], OneOrMore(at_least=0)] = ()
-    allow_unsigned: bool = False
-    enforce: bool = True
-    admin: Admin = Admin()
-    log: Log = Log()
-    limits: Limits = Limits()
-    memory: Memory = Memory()
+    listeners: Annotated[tuple[Listener, ...], OneOrMore(), Doc("Where clients come in (at most 64).")] = msgspec.field(
+        name="listener"
+    )
+    areas: Annotated[tuple[Area, ...], OneOrMore(), Doc("A safe area (at most 256).")] = msgspec.field(name="area")
+    workers: Annotated[
+        int,
+        integer(0, WORKERS_MAX),
+        Doc("Processes that carry traffic.", "2", "processes", default="0: one a core"),
+    ] = 0  # in the end at least 1
+    state_dir: Annotated[
+        str,
+        Doc(
+            "Directory of socket, token and access log.",
+            '"/var/lib/scrubber"',
+            default="`/run/scrubber` for root, else `$XDG_RUNTIME_DIR/scrubber`, else `/tmp/scrubber-UID`",
+        ),
+    ] = ""
+    mandates: Annotated[
+        tuple[str, ...],
+        OneOrMore(at_least=0),
+        Doc(
+            "Paths of mandate files; without any, nothing may be done to anybody (a warning).",
+            '["mandate.toml"]',
+            default="none",
+        ),
+    ] = ()
+    allow_unsigned: Annotated[bool, Doc("Accept mandates without a signature; every start says so.")] = False
+    enforce: Annotated[bool, Doc("`false` is a dry run: everything is decided and recorded, nothing is touched.")] = (
+        True
+    )
+    admin: Annotated[Admin, Doc("The admin side.")] = Admin()
+    log: Annotated[Log, Doc("Access lines and acts.")] = Log()
+    limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
+    memory: Annotated[
+        Memory,
+        Doc(
+            "Capacities of the shared tables. Made at the start, never grown: a change needs a restart. When a "
+            "table is full, the least harmful entry goes."
+        ),
+    ] = Memory()
     file: Annotated[str, Derived()] = ""  # absolute path of the gateway file
 
     def area(self, name: str) -> Area | None:

@@ -127,7 +127,8 @@ def parse_host(value: Any) -> str:
     return text
 
 
-PREFIX = Reads(parse_prefix, "0.0.0.0/32")
-ENDPOINT = Reads(parse_endpoint, Endpoint("inet", "0.0.0.0", 0))  # noqa: S104 - stands in for what could not be read
-ORIGIN_ENDPOINT = Reads(parse_origin_endpoint, Endpoint("inet", "0.0.0.0", 0))  # noqa: S104
-HOST = Reads(parse_host, "")
+PREFIX = Reads(parse_prefix, "0.0.0.0/32", "prefix")
+_NOWHERE = Endpoint("inet", "0.0.0.0", 0)  # noqa: S104 - stands in for what could not be read
+ENDPOINT = Reads(parse_endpoint, _NOWHERE, "endpoint", str)
+ORIGIN_ENDPOINT = Reads(parse_origin_endpoint, _NOWHERE, 'endpoint or `"unix:/path"`', str)
+HOST = Reads(parse_host, "", "host name")

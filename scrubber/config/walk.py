@@ -22,15 +22,27 @@ import msgspec
 from scrubber.errors import Problem, Severity, ValueRefused
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+MEASURES = {  # what the reference calls the values that these functions read
+    "parse_duration_ns": "duration",
+    "parse_bytes": "size",
+    "parse_bytes_per_s": "byte rate",
+    "parse_share_ppm": "share",
+}
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True)
 class Reads:
-    """In `Annotated`: `parse` makes a TOML value the field's type or raises ValueRefused; `hole` stands in for it."""
+    """In `Annotated`: `parse` makes a TOML value the field's type or raises ValueRefused; `hole` stands in for it.
+
+    For the reference: `says`, what it is in few words (else what `parse` expects), and `show`, a value as the file has
+    it.
+    """
 
     parse: Callable[[Any], Any]
     hole: Any
+    says: str = ""
+    show: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +60,13 @@ class Derived:
 
 @dataclass(frozen=True)
 class Doc:
-    """In `Annotated`: what docs/gateway.md says of a key, and an example in TOML where its default shows nothing."""
+    """In `Annotated`: what docs/gateway.md says of a key, and an example where its default shows nothing: a value in
+    TOML, or whole lines of it. `unit`: of a plain number; `default`: in words, where the value says too little."""
 
     says: str
     example: str = ""
+    unit: str = ""
+    default: str = ""
 
 
 class Report:
@@ -100,7 +115,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str = "") -> StructT:
     """A whole `cls` of the TOML table `tree`; what is wrong goes to `report`."""
-    fields = _fields(cls)
+    fields = file_fields(cls)
     for key in tree:
         if key not in fields:
             expected = f"one of: {', '.join(sorted(fields))}"
@@ -113,14 +128,14 @@ def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str 
             if len(report.problems) == errors_before or info.required or isinstance(value, (msgspec.Struct, tuple)):
                 values[info.name] = value
         elif info.required:
-            report.unread(_join(path, key), f"missing field {key!r}", _describe(kind))
+            report.unread(_join(path, key), f"missing field {key!r}", describe(kind))
             values[info.name] = _hole(kind)
     return cls(**values)
 
 
 @functools.cache
-def _fields(cls: type[msgspec.Struct]) -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
-    """Keys of the file → (field, its type with Annotated); resolving annotations takes its time."""
+def file_fields(cls: type[msgspec.Struct]) -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
+    """Keys of the file → (field, its type with Annotated). Kept: resolving annotations takes its time."""
     hints = get_type_hints(cls, include_extras=True)
     found = {f.encode_name: (f, hints[f.name]) for f in msgspec.structs.fields(cls)}
     return {key: field for key, field in found.items() if not _is_derived(field[1])}
@@ -136,7 +151,7 @@ def _is_derived(kind: Any) -> bool:
     return get_origin(kind) is Annotated and any(isinstance(m, Derived) for m in get_args(kind)[1:])
 
 
-def _split(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+def split_type(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """The type without Annotated and `| None`, and the Annotated metadata."""
     extras: tuple[Any, ...] = ()
     while True:
@@ -149,7 +164,8 @@ def _split(kind: Any) -> tuple[Any, tuple[Any, ...]]:
             return kind, extras
 
 
-def _meta(extras: tuple[Any, ...], wanted: type[Any]) -> Any:
+def meta_of(extras: tuple[Any, ...], wanted: type[Any]) -> Any:
+    """The first of that kind in a field's metadata; None."""
     return next((m for m in extras if isinstance(m, wanted)), None)
 
 
@@ -161,9 +177,10 @@ _PLAIN: dict[Any, tuple[str, Any]] = {
 }
 
 
-def _describe(kind: Any) -> str:
-    base, extras = _split(kind)
-    reads = _meta(extras, Reads)
+def describe(kind: Any) -> str:
+    """What is expected where this type is asked for."""
+    base, extras = split_type(kind)
+    reads = meta_of(extras, Reads)
     if reads is not None:
         try:
             reads.parse(None)
@@ -172,13 +189,13 @@ def _describe(kind: Any) -> str:
     if get_origin(base) is Literal:
         return "one of: " + ", ".join(repr(a) for a in get_args(base))
     if get_origin(base) is tuple:
-        return f"a list of: {_describe(get_args(base)[0])}"
+        return f"a list of: {describe(get_args(base)[0])}"
     return _PLAIN[base][0] if base in _PLAIN else "a table"
 
 
 def _hole(kind: Any) -> Any:
-    base, extras = _split(kind)
-    reads = _meta(extras, Reads)
+    base, extras = split_type(kind)
+    reads = meta_of(extras, Reads)
     if reads is not None:
         return reads.hole
     if get_origin(base) is Literal:
@@ -189,12 +206,12 @@ def _hole(kind: Any) -> Any:
         return {}
     if base in _PLAIN:
         return _PLAIN[base][1]
-    return base(**{info.name: _hole(kind) for info, kind in _fields(base).values() if info.required})
+    return base(**{info.name: _hole(kind) for info, kind in file_fields(base).values() if info.required})
 
 
 def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
-    base, extras = _split(kind)
-    reads = _meta(extras, Reads)
+    base, extras = split_type(kind)
+    reads = meta_of(extras, Reads)
     if reads is not None:
         try:
             return reads.parse(value)
@@ -216,16 +233,16 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
 
 
 def _read_list(kind: Any, value: Any, report: Report, path: str) -> tuple[Any, ...]:
-    base, extras = _split(kind)
-    item, one_or_more = get_args(base)[0], _meta(extras, OneOrMore)
+    base, extras = split_type(kind)
+    item, one_or_more = get_args(base)[0], meta_of(extras, OneOrMore)
     prepare = one_or_more.prepare if one_or_more is not None and one_or_more.prepare else lambda v: v
     if one_or_more is not None and not isinstance(value, list):
         return (_read_value(item, prepare(value), report, path),)
     if not isinstance(value, list):
-        report.unread(path, f"{_show(value)} is not a list", _describe(kind), "put it in brackets: [ … ]")
+        report.unread(path, f"{_show(value)} is not a list", describe(kind), "put it in brackets: [ … ]")
         return ()
     if one_or_more is not None and len(value) < one_or_more.at_least:
-        report.unread(path, "an empty list", _describe(kind))
+        report.unread(path, "an empty list", describe(kind))
     return tuple(_read_value(item, prepare(v), report, f"{path}[{i}]") for i, v in enumerate(value))
 
 
@@ -277,7 +294,7 @@ def integer(low: int, high: int) -> Reads:
             raise ValueRefused(f"{value} is out of range", expected=expected)
         return value
 
-    return Reads(parse, low)
+    return Reads(parse, low, f"whole number, {low}–{high}", str)
 
 
 def measured(parse_unit: Callable[[object], int], show: Callable[[int], str], low: int, high: int) -> Reads:
@@ -293,4 +310,5 @@ def measured(parse_unit: Callable[[object], int], show: Callable[[int], str], lo
             raise ValueRefused(f"{_show(value)} is out of range", expected=bounds)
         return number
 
-    return Reads(parse, low)
+    kind = MEASURES.get(parse_unit.__name__, "text with a unit")
+    return Reads(parse, low, f"{kind}, {show(low)}–{show(high)}", lambda number: f'"{show(number)}"')
