@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from scrubber.config.network import ENDPOINT, HOST, ORIGIN_ENDPOINT, PREFIX, UNIX_PATH_BYTES_MAX, Endpoint
+from scrubber.config.listener import Listener, check_listeners
+from scrubber.config.network import HOST, ORIGIN_ENDPOINT, UNIX_PATH_BYTES_MAX, Endpoint
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
 from scrubber.units import (
@@ -30,7 +31,6 @@ from scrubber.units import (
 # ext/capacity.pxd; tests/unit/test_gateway_schema.py compares.
 WORKERS_MAX = 64
 AREAS_MAX = 256
-LISTENERS_MAX = 64
 ORIGINS_MAX = 256
 HEADERS_MAX = 128
 HEAD_BYTES_MAX = 16384
@@ -196,35 +196,6 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[AreaLimits, Doc("What one request may take.")] = AreaLimits()
 
 
-class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An address to accept on. Port 0: any free one. `areas`: names reachable here, in the end never empty."""
-
-    address: Annotated[
-        Endpoint,
-        ENDPOINT,
-        Doc("Where to listen. Port 0 takes any free one; the gateway says which.", '"127.0.0.1:8080"'),
-    ]
-    trusted_proxies: Annotated[
-        tuple[Annotated[str, PREFIX], ...],
-        OneOrMore(at_least=0),
-        Doc(
-            "Peers whose `Forwarded` or `X-Forwarded-For` is believed, hop by hop from the right; they are never "
-            "blocked.",
-            '["192.0.2.0/24"]',
-        ),
-    ] = ()
-    areas: Annotated[
-        tuple[str, ...],
-        OneOrMore(),
-        Doc(
-            "What can be reached here. Connections are refused at accept only where all of these areas allow it.",
-            '["portal"]',
-            default="all areas",
-        ),
-    ] = ()
-    default: Annotated[str, Doc("The area for hosts that no area names.", '"portal"', default="the default area")] = ""
-
-
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the whole gateway; workers share them out."""
 
@@ -323,6 +294,11 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enforce: Annotated[bool, Doc("`false` is a dry run: everything is decided and recorded, nothing is touched.")] = (
         True
     )
+    stop_deadline_ns: Annotated[
+        int,
+        _time("0s", "1h"),
+        Doc("How long requests may take to end when the gateway stops, is upgraded, or loses a listener.", '"30s"'),
+    ] = msgspec.field(default=10 * S, name="stop_deadline")
     admin: Annotated[Admin, Doc("The admin side.")] = Admin()
     log: Annotated[Log, Doc("Access lines and acts.")] = Log()
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
@@ -364,7 +340,7 @@ def load_gateway(path: str | Path) -> tuple[Gateway | None, list[Problem]]:
 def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gateway:
     """The resolved gateway of a TOML tree; of use only for further checks where `report` has an error."""
     gateway = read(Gateway, tree, report)
-    _check_listeners(gateway, report)
+    check_listeners(gateway.listeners, {area.name for area in gateway.areas}, report)
     _check_areas(gateway, report)
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
@@ -372,34 +348,6 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
         hint = "choose a shorter state_dir, or an absolute admin.socket"
         report.error("admin.socket", f"its path has {socket_bytes} bytes", f"at most {UNIX_PATH_BYTES_MAX}", hint)
     return resolved
-
-
-def _check_listeners(gateway: Gateway, report: Report) -> None:
-    names = {a.name for a in gateway.areas}
-    seen: dict[Endpoint, int] = {}
-    if len(gateway.listeners) > LISTENERS_MAX:
-        report.error("listener", f"{len(gateway.listeners)} listeners", f"at most {LISTENERS_MAX}")
-    for i, listener in enumerate(gateway.listeners):
-        here = f"listener[{i}]"
-        if listener.address.port and listener.address in seen and not report.spoiled(f"{here}.address"):
-            first = seen[listener.address]
-            report.error(f"{here}.address", f"{listener.address} is also listener[{first}]", "each address once")
-        seen.setdefault(listener.address, i)
-        for k, text in enumerate(listener.trusted_proxies):
-            if text.endswith("/0"):
-                hint = "anybody can forge an address then, and nobody can be blocked"
-                place = f"{here}.trusted_proxies[{k}]"
-                report.warning(place, f"{text} trusts everybody", "your proxies' prefixes", hint)
-        for k, name in enumerate(listener.areas):
-            if name not in names:
-                report.error(f"{here}.areas[{k}]", f"no area {name!r}", "the name of an [[area]]", nearest(name, names))
-        if listener.default and listener.default not in names:
-            hint = nearest(listener.default, names)
-            report.error(f"{here}.default", f"no area {listener.default!r}", "the name of an [[area]]", hint)
-        elif listener.default and listener.areas and listener.default not in listener.areas:
-            report.error(
-                f"{here}.default", f"{listener.default!r} is not reachable here", "one of the listener's areas"
-            )
 
 
 def _check_areas(gateway: Gateway, report: Report) -> None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from scrubber.config.gateway import AREAS_MAX, Area, Gateway, Listener, Origin
+from scrubber.config.gateway import AREAS_MAX, Area, Gateway, Origin
+from scrubber.config.listener import Listener
 from scrubber.config.network import Endpoint
 from scrubber.errors import OperatorError, PolicyRefused
 from scrubber.mandate import layout

@@ -13,7 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from scrubber.config.gateway import Gateway, Listener, read_gateway
+from scrubber.config.gateway import Gateway, read_gateway
+from scrubber.config.listener import Listener
 from scrubber.config.walk import Report
 from scrubber.mandate.schema import HeaderTest, Mandate, Pattern, Rule, Rung, When
 from tests.reference.ladder import Ladder, Step

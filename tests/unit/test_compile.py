@@ -155,7 +155,7 @@ def test_rules_stand_where_they_are_asked(full: Loaded) -> None:
     assert asked["files"] == [f"{second}/{r}" for r in ("flood", "accounts", "paths")]
     at_connection = {name: read.rule_names(a[6:8]) for name, a in areas.items()}
     assert at_connection == {"portal": [f"{first}/connections"], "api": [f"{first}/connections"], "files": []}
-    own, other = read.rows("listeners", layout.LISTENER)
+    own, other, _ = read.rows("listeners", layout.LISTENER)
     assert read.rule_names(own[8:10]) == [f"{first}/connections"], "its areas are all the mandate's"
     assert read.rule_names(other[8:10]) == [], "files is not: there the rule waits for the first request"
 

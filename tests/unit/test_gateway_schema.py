@@ -11,6 +11,7 @@ import pytest
 from scrubber import _native
 from scrubber.config import gateway as schema
 from scrubber.config.gateway import Account, Gateway, default_state_dir, load_gateway
+from scrubber.config.listener import LISTENERS_MAX
 from scrubber.config.network import Endpoint
 from scrubber.errors import FilesRefused, errors_of
 from scrubber.mandate.load import check_files, load_all
@@ -89,8 +90,9 @@ def test_a_gateway_survives_json() -> None:
 
 def test_capacities_are_the_core_s() -> None:
     core = _native.probe_policy_layout()["CAPACITIES"]
-    for name in ("WORKERS_MAX", "AREAS_MAX", "LISTENERS_MAX", "HEADERS_MAX", "HEAD_BYTES_MAX"):
+    for name in ("WORKERS_MAX", "AREAS_MAX", "HEADERS_MAX", "HEAD_BYTES_MAX"):
         assert getattr(schema, name) == core[name]
+    assert core["LISTENERS_MAX"] == LISTENERS_MAX
 
 
 def test_paths_stand_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
