@@ -2,12 +2,15 @@
 # whoever changes one raises LAYOUT_VERSION.
 
 cdef enum:
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
 
     WORKERS_MAX = 64            # worker slots a gateway
     AREAS_MAX = 256             # safe areas a gateway; area indexes are stable for its whole life
     AREA_WORDS = 4              # 64-bit words of an area mask
     LISTENERS_MAX = 64
+    POOLS_MAX = 512             # origin pools a gateway; indexes of pools and origins last while they are configured
+    ORIGINS_MAX = 1024          # origins in all pools together
+    ORIGINS_POOL_MAX = 64       # origins a pool: a bit each in Exchange.tried
     RULES_MAX = 1024            # compiled rules a policy
     RUNGS_MAX = 8               # rungs a ladder
     CHARGES_MAX = 8             # rules that may charge one request when it ends

@@ -300,6 +300,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     if index >= 0:
         f.area = &p.areas[index]
         x.area = f.area
+        x.pool = &p.pools[f.area.pool]
         f.first_request = c.area_seen != f.area.area_id + 1
         c.area_seen = <uint16_t>(f.area.area_id + 1)
         if f.area.account_kind != ACCOUNT_NONE:

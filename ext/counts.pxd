@@ -23,7 +23,7 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t requests           # in flight
     uint64_t tarpit             # held
     uint64_t draining
-    uint64_t origin_in_flight[256]  # by origin index
+    uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
     uint64_t reserved[7]
 
 # Change this worker's count by delta (never below 0); returns the new sum over all workers. COUNTS_FULL: the bucket is full, not counted:

@@ -268,6 +268,7 @@ cdef struct Exchange:
     Origin* origin                  # NULL: none yet, or given back
     PolicyRef* policy
     const AreaSpec* area
+    const PoolSpec* pool            # the area's own, unless a route says otherwise; NULL: no area
     Exchange* wait_prev             # waiting for an origin connection
     Exchange* wait_next
     uint8_t waiting
@@ -360,7 +361,7 @@ cdef struct Core:
     bint starved                    # somebody waits for buffers
     Client* silent                  # oldest first
     Client* silent_tail
-    OriginPool origin_pools[256]
+    OriginPool origin_pools[1024]   # ORIGINS_MAX
     AreaSpec area_none              # limits for what no area claims
     uint32_t tarpit
     uint64_t id_state               # request ids

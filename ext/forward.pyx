@@ -85,7 +85,7 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     cdef uint16_t i
     cdef const OriginSpec* origin
     cdef Buffer* b
-    if x.area.origins.len == 0:
+    if x.pool == NULL or x.pool.origins.len == 0:
         return 503
     b = buffer_get(e)
     if b == NULL:
@@ -99,7 +99,7 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         put_byte(&w, 47)
     put(&w, f.data + head.target.off, head.target.len)
     put_text(&w, b" HTTP/1.1\r\nHost: ")
-    origin = &p.origins[x.area.origins.off]
+    origin = &p.origins[x.pool.origins.off]
     if x.area.flags & AREA_HOST_KEEP and head.authority.len:
         put(&w, f.data + head.authority.off, head.authority.len)
     else:

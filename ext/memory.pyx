@@ -341,7 +341,7 @@ cdef class Memory:
         return {"beat_ns": copy.beat_ns, "pid": copy.pid, "generation": copy.generation, "generation_refused": copy.generation_refused,
                 "connections": copy.connections, "origin_connections": copy.origin_connections, "requests": copy.requests,
                 "tarpit": copy.tarpit, "draining": copy.draining,
-                "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(256) if copy.origin_in_flight[i]}}
+                "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(ORIGINS_MAX) if copy.origin_in_flight[i]}}
 
     def gauges_layout(self) -> tuple:
         """(offset of slot 0 in the region's file, bytes a slot): for the keeper, which zeroes a dead worker's slot and reads beats."""

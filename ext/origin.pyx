@@ -146,12 +146,12 @@ cdef const OriginSpec* origin_choose(Core* e, Exchange* x) noexcept nogil:
     cdef const OriginSpec* best = NULL
     cdef const OriginSpec* o
     cdef uint32_t i
-    cdef uint32_t n = x.area.origins.len
+    cdef uint32_t n = x.pool.origins.len
     for i in range(n):
-        o = &p.origins[x.area.origins.off + (i + x.tries) % n]
+        o = &p.origins[x.pool.origins.off + (i + x.tries) % n]
         if x.tries and o.origin_id == x.origin_id and n > 1:
             continue
-        if best == NULL or e.origin_pools[o.origin_id % 256].in_flight < e.origin_pools[best.origin_id % 256].in_flight:
+        if best == NULL or e.origin_pools[o.origin_id].in_flight < e.origin_pools[best.origin_id].in_flight:
             best = o
     return best
 
@@ -197,7 +197,7 @@ cdef Origin* pool_take(Core* e, OriginPool* pool) noexcept nogil:
 cdef void idle_make_room(Core* e) noexcept nogil:
     """The pool of connections is shared by all origins of this worker: an idle one of another origin goes first."""
     cdef uint32_t i
-    for i in range(256):
+    for i in range(ORIGINS_MAX):
         if e.origin_pools[i].idle != NULL:
             origin_close(e, e.origin_pools[i].idle)
             graves_clear(e)
@@ -276,7 +276,7 @@ cdef void connect_failed(Core* e, Origin* o, uint16_t status) noexcept nogil:
     e.totals.origin_connect_errors += 1
     origin_abandon(e, x)
     # Nothing was sent: another try is safe whatever the method.
-    if x.area.origins.len > 1 and x.tries < ORIGIN_TRIES_MAX:
+    if x.pool.origins.len > 1 and x.tries < ORIGIN_TRIES_MAX:
         origin_acquire(e, x)
     else:
         answer(e, x, status)
@@ -415,9 +415,13 @@ cdef void pool_update(Core* e, const OriginSpec* spec, uint64_t idle_ns) noexcep
 cdef void origin_pools_update(Core* e) noexcept nogil:
     cdef const Policy* p = e.policy.policy
     cdef const AreaSpec* area
-    cdef uint32_t i
-    cdef uint32_t k
+    cdef const PoolSpec* pool
+    cdef uint32_t i, k, n, last
     for i in range(p.header.areas.count):
         area = &p.areas[i]
-        for k in range(area.origins.len):
-            pool_update(e, &p.origins[area.origins.off + k], area.origin_idle_ns)
+        # An area's pools stand side by side, its own first.
+        last = p.areas[i + 1].pool if i + 1 < p.header.areas.count else p.header.pools.count
+        for n in range(area.pool, last):
+            pool = &p.pools[n]
+            for k in range(pool.origins.len):
+                pool_update(e, &p.origins[pool.origins.off + k], area.origin_idle_ns)

@@ -14,6 +14,7 @@ cdef struct PolicyHeader:       # 256 bytes
     Section listeners
     Section areas
     Section hosts
+    Section pools
     Section origins
     Section rules
     Section area_rules          # uint16: rule indexes, request phase
@@ -28,7 +29,7 @@ cdef struct PolicyHeader:       # 256 bytes
     uint32_t tarpit_max         # a worker
     uint32_t default_area       # index into areas, 0xFFFFFFFF: none (421)
     uint64_t never_block        # prefix set index + 1
-    uint8_t reserved[80]
+    uint8_t reserved[72]
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds
@@ -46,7 +47,8 @@ cdef struct AreaSpec:           # 512 bytes
     Span name                   # into text
     Span rules                  # into area_rules: request-phase rules
     Span connection_rules       # into area_rules: charged with a connection's first request here, unless the listener asked them at accept
-    Span origins                # into origins
+    uint32_t pool               # index into pools: the area's own; its named ones follow it
+    uint32_t reserved_pool
     Http1Limits http1
     uint32_t account_kind       # ACCOUNT_*
     Span account_name           # into text
@@ -78,14 +80,40 @@ cdef struct HostSpec:           # 16 bytes; sorted by (length, bytes); "*.exampl
     uint32_t area               # index into areas
     uint32_t reserved
 
+cdef struct PoolSpec:           # 128 bytes; origins that may take each other's place
+    uint32_t pool_id            # 0..POOLS_MAX-1: its place in the core, kept over reloads
+    uint32_t balance            # BALANCE_*
+    Span name                   # into text; empty: an area's own
+    Span origins                # into origins; may be empty (names that do not resolve)
+    Span hash_header            # BALANCE_HASH_HEADER: name in lower case
+    uint64_t slow_start_ns      # a new origin's weight grows for so long
+    uint64_t eject_ns           # first time out after connect failures; doubles
+    uint64_t eject_max_ns
+    uint32_t eject_after        # connect failures in a row; 0: never
+    uint32_t retry_ppm          # of the requests of 10 s
+    uint32_t retry_floor        # tries in 10 s that are always allowed, a worker
+    uint32_t reserved[15]
+
+cdef enum:
+    BALANCE_LEAST_CONNECTIONS = 0
+    BALANCE_ROUND_ROBIN = 1
+    BALANCE_HASH_CLIENT = 2
+    BALANCE_HASH_HEADER = 3
+
 cdef struct OriginSpec:         # 192 bytes
-    uint32_t origin_id          # 0..255
+    uint32_t origin_id          # 0..ORIGINS_MAX-1: its place in the core, kept over reloads
     uint32_t family             # AF_INET, AF_INET6, AF_UNIX
     uint32_t address_bytes      # of sockaddr
     uint32_t connections_max    # 0: the area's
     uint8_t sockaddr[128]
     Span host                   # Host to send where the client's is not kept
-    uint8_t reserved[40]
+    uint64_t key                # never 0; whose state an entry of the region ORIGINS is
+    uint32_t weight             # 1..256
+    uint32_t flags              # ORIGIN_*
+    uint8_t reserved[24]
+
+cdef enum:
+    ORIGIN_BACKUP = 1           # only while no other is available
 
 cdef enum:
     # Keys: one, or two of them combined.
@@ -173,6 +201,7 @@ cdef struct Policy:
     const ListenerSpec* listeners
     const AreaSpec* areas
     const HostSpec* hosts
+    const PoolSpec* pools
     const OriginSpec* origins
     const RuleSpec* rules
     const uint16_t* area_rules

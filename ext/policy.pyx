@@ -55,7 +55,9 @@ cdef Reason policy_header(const PolicyHeader* h, uint64_t nbytes) noexcept nogil
         return "number of listeners"
     if h.areas.count == 0 or h.areas.count > AREAS_MAX:
         return "number of areas"
-    if h.origins.count == 0 or h.origins.count > 256:
+    if h.pools.count < h.areas.count or h.pools.count > POOLS_MAX:
+        return "number of pools"
+    if h.origins.count > ORIGINS_MAX:
         return "number of origins"
     if h.rules.count > RULES_MAX:
         return "number of rules"
@@ -71,6 +73,7 @@ cdef Reason policy_sections(const PolicyHeader* h) noexcept nogil:
         return "text: too large"
     if not (section_fits(h, &h.listeners, sizeof(ListenerSpec)) and section_fits(h, &h.areas, sizeof(AreaSpec))
             and section_fits(h, &h.hosts, sizeof(HostSpec)) and section_fits(h, &h.origins, sizeof(OriginSpec))
+            and section_fits(h, &h.pools, sizeof(PoolSpec))
             and section_fits(h, &h.rules, sizeof(RuleSpec)) and section_fits(h, &h.area_rules, sizeof(uint16_t))
             and section_fits(h, &h.conditions, sizeof(ConditionSpec)) and section_fits(h, &h.rungs, sizeof(RungSpec))
             and section_fits(h, &h.text, 1) and section_fits(h, &h.source, 1)):
@@ -113,8 +116,9 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
             return "area: flags or account"
         if not span_fits(&a.name, h.text.count) or not span_fits(&a.account_name, h.text.count):
             return "area: text"
-        if a.origins.len == 0 or not span_fits(&a.origins, h.origins.count):
-            return "area: origins"
+        # An area's pools stand side by side, its own first.
+        if a.pool >= h.pools.count or a.pool < i or (a.pool <= p.areas[i - 1].pool if i else a.pool != 0) or a.reserved_pool:
+            return "area: pool"
         if not span_fits(&a.rules, h.area_rules.count) or not span_fits(&a.connection_rules, h.area_rules.count):
             return "area: rules"
         if <uint64_t>a.rules.len + a.connection_rules.len > RULES_AREA_MAX:
@@ -165,16 +169,51 @@ cdef Reason policy_hosts(const Policy* p) noexcept nogil:
     return NULL
 
 
+cdef Reason policy_pools(const Policy* p) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const PoolSpec* pool
+    cdef uint64_t seen[POOLS_MAX / 64]
+    cdef uint32_t i, next = 0
+    memset(seen, 0, sizeof(seen))
+    for i in range(h.pools.count):
+        pool = &p.pools[i]
+        if pool.pool_id >= POOLS_MAX or seen[pool.pool_id >> 6] >> (pool.pool_id & 63) & 1:
+            return "pool: index"
+        seen[pool.pool_id >> 6] |= <uint64_t>1 << (pool.pool_id & 63)
+        if pool.balance > BALANCE_HASH_HEADER or (pool.balance == BALANCE_HASH_HEADER) != (pool.hash_header.len != 0):
+            return "pool: balance"
+        if not span_fits(&pool.name, h.text.count) or not span_fits(&pool.hash_header, h.text.count):
+            return "pool: text"
+        # No origin stands in two pools, none in no pool.
+        if pool.origins.off != next or not span_fits(&pool.origins, h.origins.count) or pool.origins.len > ORIGINS_POOL_MAX:
+            return "pool: origins"
+        next += pool.origins.len
+        if pool.slow_start_ns > POLICY_NS_MAX or pool.eject_ns > pool.eject_max_ns or pool.eject_max_ns > POLICY_NS_MAX:
+            return "pool: times"
+        if pool.retry_ppm > 1000000 or not all_zero(<const uint8_t*>pool.reserved, sizeof(pool.reserved)):
+            return "pool: retries or reserved bytes"
+    if next != h.origins.count:
+        return "pool: origins"
+    return NULL
+
+
 cdef Reason policy_origins(const Policy* p) noexcept nogil:
     cdef const PolicyHeader* h = p.header
     cdef const OriginSpec* o
+    cdef uint64_t seen[ORIGINS_MAX / 64]
     cdef uint16_t family
     cdef uint32_t i
+    memset(seen, 0, sizeof(seen))
     for i in range(h.origins.count):
         o = &p.origins[i]
         memcpy(&family, o.sockaddr, 2)
-        if o.origin_id >= 256 or o.family != family or not span_fits(&o.host, h.text.count):
+        if o.origin_id >= ORIGINS_MAX or o.family != family or not span_fits(&o.host, h.text.count):
             return "origin"
+        if seen[o.origin_id >> 6] >> (o.origin_id & 63) & 1:
+            return "origin: index"
+        seen[o.origin_id >> 6] |= <uint64_t>1 << (o.origin_id & 63)
+        if o.key == 0 or o.weight == 0 or o.weight > 256 or o.flags & ~<uint32_t>ORIGIN_BACKUP:
+            return "origin: key, weight or flags"
         # Linux: AF_UNIX 1, AF_INET 2, AF_INET6 10, with the sizes of their sockaddr.
         if not ((o.family == 2 and o.address_bytes == 16) or (o.family == 10 and o.address_bytes == 28)
                 or (o.family == 1 and 3 < o.address_bytes <= 110)):
@@ -298,6 +337,7 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
     out.listeners = <const ListenerSpec*>(base + h.listeners.offset)
     out.areas = <const AreaSpec*>(base + h.areas.offset)
     out.hosts = <const HostSpec*>(base + h.hosts.offset)
+    out.pools = <const PoolSpec*>(base + h.pools.offset)
     out.origins = <const OriginSpec*>(base + h.origins.offset)
     out.rules = <const RuleSpec*>(base + h.rules.offset)
     out.area_rules = <const uint16_t*>(base + h.area_rules.offset)
@@ -316,6 +356,8 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
         reason = policy_areas(out)
     if reason == NULL:
         reason = policy_hosts(out)
+    if reason == NULL:
+        reason = policy_pools(out)
     if reason == NULL:
         reason = policy_origins(out)
     if reason != NULL:

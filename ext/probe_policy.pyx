@@ -7,7 +7,7 @@ def probe_policy_layout() -> dict:
     return {
         "sizes": {
             "HEADER": sizeof(PolicyHeader), "LISTENER": sizeof(ListenerSpec), "AREA": sizeof(AreaSpec), "HOST": sizeof(HostSpec),
-            "ORIGIN": sizeof(OriginSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec), "RULE": sizeof(RuleSpec),
+            "ORIGIN": sizeof(OriginSpec), "POOL": sizeof(PoolSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec), "RULE": sizeof(RuleSpec),
             "SECTION": sizeof(Section), "SPAN": sizeof(Span), "AREA_RULE": sizeof(uint16_t),
         },
         "MEASURES": {
@@ -34,11 +34,15 @@ def probe_policy_layout() -> dict:
             "other": METHOD_OTHER, "GET": METHOD_GET, "HEAD": METHOD_HEAD, "POST": METHOD_POST, "PUT": METHOD_PUT,
             "DELETE": METHOD_DELETE, "OPTIONS": METHOD_OPTIONS, "PATCH": METHOD_PATCH,
         },
+        "BALANCES": {
+            "least_connections": BALANCE_LEAST_CONNECTIONS, "round_robin": BALANCE_ROUND_ROBIN, "hash:client": BALANCE_HASH_CLIENT,
+            "hash:header": BALANCE_HASH_HEADER,
+        },
         "RUNGS": {"RUNG_VALID": RUNG_VALID, "RUNG_EXPIRED": RUNG_EXPIRED},
-        "FLAGS": {"AREA_RATELIMIT_FIELDS": AREA_RATELIMIT_FIELDS, "AREA_HOST_KEEP": AREA_HOST_KEEP},
+        "FLAGS": {"AREA_RATELIMIT_FIELDS": AREA_RATELIMIT_FIELDS, "AREA_HOST_KEEP": AREA_HOST_KEEP, "ORIGIN_BACKUP": ORIGIN_BACKUP},
         "CAPACITIES": {
             "LAYOUT_VERSION": LAYOUT_VERSION, "WORKERS_MAX": WORKERS_MAX, "AREAS_MAX": AREAS_MAX, "AREA_WORDS": AREA_WORDS,
-            "LISTENERS_MAX": LISTENERS_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
+            "LISTENERS_MAX": LISTENERS_MAX, "POOLS_MAX": POOLS_MAX, "ORIGINS_MAX": ORIGINS_MAX, "ORIGINS_POOL_MAX": ORIGINS_POOL_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
             "RULES_AREA_MAX": RULES_AREA_MAX, "HEADERS_MAX": HEADERS_MAX, "HEAD_BYTES_MAX": HEAD_BYTES_MAX,
             "PREFIX_SETS_MAX": PREFIX_SETS_MAX,
         },

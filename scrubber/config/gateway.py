@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from scrubber.config.listener import Listener, check_listeners
-from scrubber.config.network import HOST, ORIGIN_ENDPOINT, UNIX_PATH_BYTES_MAX, Endpoint
+from scrubber.config.names import NAME
+from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
+from scrubber.config.origins import Origin, Pool, check_origins, origin_table
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
 from scrubber.units import (
@@ -31,26 +33,17 @@ from scrubber.units import (
 # ext/capacity.pxd; tests/unit/test_gateway_schema.py compares.
 WORKERS_MAX = 64
 AREAS_MAX = 256
-ORIGINS_MAX = 256
 HEADERS_MAX = 128
 HEAD_BYTES_MAX = 16384
 
-NAME_EXPECTED = 'a name of letters, digits, "-", "_" and ".", at most 64, beginning with a letter or digit'
 ACCOUNT_EXPECTED = '"header:NAME", "cookie:NAME", "bearer" or "basic"'
 AccountKind = Literal["none", "header", "cookie", "bearer", "basic"]
 ACCOUNT_KINDS: tuple[AccountKind, ...] = ("none", "header", "cookie", "bearer", "basic")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
 S = NS_PER_S
 KIB = 1024
 MIB = 1024 * KIB
-
-
-def _parse_name(value: Any) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueRefused(f"{value!r} is not a name", expected=NAME_EXPECTED)
-    return value
 
 
 class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +68,6 @@ def _show_account(account: Account) -> str:
     return f'"{account.kind}:{account.name}"' if account.name else f'"{account.kind}"'
 
 
-NAME = Reads(_parse_name, "", "name: letters, digits, `-`, `_`, `.`; at most 64")
 ACCOUNT = Reads(_parse_account, Account(), '`"header:NAME"`, `"cookie:NAME"`, `"bearer"`, `"basic"`', _show_account)
 
 
@@ -85,22 +77,6 @@ def _time(low: str, high: str) -> Reads:
 
 def _size(low: str, high: str) -> Reads:
     return measured(parse_bytes, format_bytes, parse_bytes(low), parse_bytes(high))
-
-
-class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A protected server. `host`: sent as Host where the area does not keep the client's; empty: its address."""
-
-    address: Annotated[Endpoint, ORIGIN_ENDPOINT, Doc("Where it listens.", '"127.0.0.1:8000"')]
-    host: Annotated[
-        str,
-        HOST,
-        Doc("Sent as Host where the area does not keep the client's.", '"app.internal"', default="its address"),
-    ] = ""
-    connections_max: Annotated[
-        int,
-        integer(0, 65535),
-        Doc("Connections to this origin; workers share them out.", "64", "connections", default="0: the area's"),
-    ] = 0
 
 
 class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,19 +134,15 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
-def _origin_table(value: Any) -> Any:
-    return {"address": value} if isinstance(value, str) else value
-
-
 class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A safe area: the hosts it answers for, the origins behind it, its limits."""
 
     name: Annotated[str, NAME, Doc("What mandates and logs call it.", '"portal"')]
     origins: Annotated[
         tuple[Origin, ...],
-        OneOrMore(prepare=_origin_table),
+        OneOrMore(prepare=origin_table),
         Doc(
-            "The protected servers, each as its address or as a table (at most 256 in all areas).",
+            "The protected servers, each as its address or as a table (at most 64 in a pool, 1,024 in all areas).",
             '["127.0.0.1:8000", { address = "[::1]:8001", host = "app.internal" }]',
         ),
     ]
@@ -190,6 +162,10 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Doc("Where the account of a request is read: the key `account` of mandates.", '"cookie:session"'),
     ] = Account()
     keep_host: Annotated[bool, Doc("Pass the client's Host on; else the origin's own.")] = True
+    pools: Annotated[
+        tuple[Pool, ...],
+        Doc("Further origin pools of the area, by name; its `origins` are the one without a name."),
+    ] = msgspec.field(default=(), name="pool")
     ratelimit_fields: Annotated[bool, Doc("Send `RateLimit` and `RateLimit-Policy` with answers that throttle.")] = (
         False
     )
@@ -342,6 +318,7 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     gateway = read(Gateway, tree, report)
     check_listeners(gateway.listeners, {area.name for area in gateway.areas}, report)
     _check_areas(gateway, report)
+    check_origins(gateway, report)
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
     if socket_bytes > UNIX_PATH_BYTES_MAX:
@@ -356,8 +333,6 @@ def _check_areas(gateway: Gateway, report: Report) -> None:
     defaults: list[int] = []
     if len(gateway.areas) > AREAS_MAX:
         report.error("area", f"{len(gateway.areas)} areas", f"at most {AREAS_MAX}")
-    if sum(len(a.origins) for a in gateway.areas) > ORIGINS_MAX:
-        report.error("area", "too many origins", f"at most {ORIGINS_MAX} in all areas together")
     for i, area in enumerate(gateway.areas):
         here = f"area[{i}]"
         if area.name in names and not report.spoiled(f"{here}.name"):

@@ -21,7 +21,8 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.network import network
 from scrubber.config.walk import nearest
 from scrubber.errors import ValueRefused
-from scrubber.mandate.compile import mandate_bounds, rule_id
+from scrubber.mandate.bounds import mandate_bounds
+from scrubber.mandate.compile import rule_id
 from scrubber.mandate.never_block import machine_addresses, networks, never_block, touching
 from scrubber.mandate.schema import Mandate
 from scrubber.units import NS_PER_S, format_duration

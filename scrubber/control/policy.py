@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from scrubber.config.gateway import Gateway
 from scrubber.errors import FilesRefused, Problem
 from scrubber.mandate.check import rolled_back
-from scrubber.mandate.compile import CompiledPolicy, assign_area_ids, compile_policy, next_expiry, restore
+from scrubber.mandate.compile import CompiledPolicy, compile_policy, next_expiry, restore
 from scrubber.mandate.load import load_all
 from scrubber.mandate.schema import Mandate
+from scrubber.mandate.slots import Slots, assign_area_ids, assign_slots
 
 RESTART_HINT = "stop the gateway and start it again; until then undo this change to reload the others"
 
@@ -28,6 +29,7 @@ class PolicyInForce:
     mandates: tuple[Mandate, ...]
     area_ids: dict[str, int]
     generation: int
+    slots: Slots
     rules: tuple[str, ...] = ()  # "mandate/rule" by index; empty where only the image was at hand
 
     def next_expiry(self, now: datetime.datetime) -> datetime.datetime | None:
@@ -41,22 +43,27 @@ class PolicyInForce:
 
 def compile_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy]:
     """The same files as they are to be read now (a mandate expired, the clock was set), as the next generation."""
-    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1)
+    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1, old.slots)
 
 
 def compile_files(
-    gateway: Gateway, mandates: tuple[Mandate, ...], area_ids: Mapping[str, int], generation: int
+    gateway: Gateway,
+    mandates: tuple[Mandate, ...],
+    area_ids: Mapping[str, int],
+    generation: int,
+    slots: Slots | None = None,
 ) -> tuple[PolicyInForce, CompiledPolicy]:
-    """Images of checked files. OperatorError: more areas than there may be."""
+    """Images of checked files. OperatorError: more areas, pools or origins than there may be."""
     ids = assign_area_ids(gateway, area_ids)
-    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids)
-    return PolicyInForce(gateway, mandates, ids, generation, tuple(compiled.rules)), compiled
+    places = assign_slots(gateway, slots)
+    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids, slots=places)
+    return PolicyInForce(gateway, mandates, ids, generation, places, tuple(compiled.rules)), compiled
 
 
 def from_image(image: bytes) -> PolicyInForce:
     """What an image was made of. PolicyRefused."""
     found = restore(image)
-    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation)
+    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation, found.slots)
 
 
 def read_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
@@ -65,7 +72,7 @@ def read_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy, list[
     reasons = [*restart_reasons(old.gateway, loaded.gateway), *rolled_back(old.mandates, loaded.mandates)]
     if reasons:
         raise FilesRefused([*reasons, *loaded.problems])
-    policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1)
+    policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1, old.slots)
     return policy, compiled, list(loaded.problems)
 
 

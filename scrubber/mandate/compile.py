@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import socket
-import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
-from scrubber.config.gateway import AREAS_MAX, Area, Gateway, Origin
+from scrubber.config.gateway import Gateway
 from scrubber.config.listener import Listener
-from scrubber.config.network import Endpoint
-from scrubber.errors import OperatorError, PolicyRefused
+from scrubber.errors import PolicyRefused
 from scrubber.mandate import layout
+from scrubber.mandate.bounds import mandate_bounds
 from scrubber.mandate.check import AVAILABLE
+from scrubber.mandate.compile_gateway import GatewayWriter, share_of_worker
+from scrubber.mandate.image import Image, PrefixSets, area_mask
 from scrubber.mandate.never_block import machine_addresses, never_block
-from scrubber.mandate.prefixes import compile_prefixes
 from scrubber.mandate.schema import Mandate, Pattern, Rule, Rung, When
+from scrubber.mandate.slots import Slots, assign_slots
 
 DEBT_NS_MAX = 600_000_000_000  # nobody pays for more than ten minutes, however large one answer was
 
@@ -36,6 +36,7 @@ class Source(msgspec.Struct, frozen=True):
     gateway: Gateway
     mandates: tuple[Mandate, ...]
     area_ids: dict[str, int]
+    slots: Slots = Slots()
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,7 @@ class Restored:
     mandates: tuple[Mandate, ...]
     area_ids: dict[str, int]
     generation: int
-
-
-def assign_area_ids(gateway: Gateway, previous: Mapping[str, int]) -> dict[str, int]:
-    """An index for each area, kept for the gateway's life: counters, states and blocks speak of areas by it.
-
-    Areas that went keep theirs, so that nothing of theirs passes to another. OperatorError when all are used up.
-    """
-    ids = dict(previous)
-    free = (i for i in range(AREAS_MAX) if i not in set(previous.values()))
-    for area in gateway.areas:
-        if area.name not in ids:
-            index = next(free, None)
-            if index is None:
-                hint = "stop and start the gateway: names of areas that are gone are forgotten then"
-                raise OperatorError(f"more than {AREAS_MAX} areas since the gateway started", hint=hint)
-            ids[area.name] = index
-    return ids
+    slots: Slots
 
 
 def next_expiry(mandates: Iterable[Mandate], now: datetime.datetime) -> datetime.datetime | None:
@@ -91,17 +76,19 @@ def compile_policy(
     *,
     generation: int,
     area_ids: Mapping[str, int],
+    slots: Slots | None = None,
     now: datetime.datetime | None = None,
     mono_ns: int | None = None,
     machine: Iterable[str] | None = None,
 ) -> CompiledPolicy:
     """The images of a checked gateway and its checked mandates.
 
-    `now` and `mono_ns` are one moment on both clocks (default: this one); `machine`: what `machine_addresses` says.
+    `slots`: the places of pools and origins (default: as if nothing had been before). `now` and `mono_ns` are one
+    moment on both clocks (default: this one); `machine`: what `machine_addresses` says.
     """
     moment = now or datetime.datetime.now(datetime.UTC)
     clock = Clock(moment, time.monotonic_ns() if mono_ns is None else mono_ns)
-    compiler = _Compiler(gateway, mandates, area_ids, clock)
+    compiler = _Compiler(gateway, mandates, area_ids, slots or assign_slots(gateway), clock)
     return compiler.compile(generation, machine_addresses() if machine is None else machine)
 
 
@@ -120,7 +107,7 @@ def restore(image: bytes) -> Restored:
         source = msgspec.json.decode(image[offset : offset + count], type=Source)
     except msgspec.MsgspecError as e:
         raise PolicyRefused(f"source: {e}") from e
-    return Restored(source.gateway, source.mandates, source.area_ids, generation)
+    return Restored(source.gateway, source.mandates, source.area_ids, generation, source.slots)
 
 
 @dataclass(frozen=True)
@@ -136,95 +123,6 @@ class Clock:
         return max(0, min(self.mono_ns + ahead_ns, layout.U64_MAX))
 
 
-class PrefixSets:
-    """Sets of prefixes, each once however often it is named. Index 0 of the image means none."""
-
-    def __init__(self) -> None:
-        self.sets: dict[tuple[str, ...], int] = {}
-
-    def add(self, prefixes: Iterable[str]) -> int:
-        """Index + 1 of the set; 0 where it is empty."""
-        key = tuple(sorted(set(prefixes)))
-        return self.sets.setdefault(key, len(self.sets)) + 1 if key else 0
-
-    def images(self) -> list[bytes]:
-        return [compile_prefixes(dict.fromkeys(key, 1), index) for key, index in self.sets.items()]
-
-
-@dataclass
-class Image:
-    """Sections as they grow."""
-
-    bytes_of: dict[str, bytearray] = field(default_factory=lambda: {name: bytearray() for name in layout.SECTIONS})
-    counts: dict[str, int] = field(default_factory=dict)
-    texts: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-
-    def add(self, section: str, data: bytes) -> int:
-        """Append one entry; its index."""
-        self.bytes_of[section] += data
-        index = self.counts.get(section, 0)
-        self.counts[section] = index + 1
-        return index
-
-    def span(self, section: str, entries: Iterable[bytes]) -> tuple[int, int]:
-        """Append entries side by side; (index of the first, how many)."""
-        first = self.counts.get(section, 0)
-        for entry in entries:
-            self.add(section, entry)
-        return first, self.counts.get(section, 0) - first
-
-    def text(self, value: str) -> tuple[int, int]:
-        """Where a text lies, (offset, bytes); each text once."""
-        data = value.encode()
-        if data not in self.texts:
-            self.texts[data] = (len(self.bytes_of["text"]), len(data))
-            self.bytes_of["text"] += data
-        return self.texts[data]
-
-    def finish(self, generation: int, head: tuple[int, ...]) -> bytes:
-        body = bytearray()
-        places: list[int] = []
-        for name in layout.SECTIONS:
-            data = self.bytes_of[name]
-            count = len(data) if name in ("text", "source") else self.counts.get(name, 0)
-            places += (layout.HEADER.size + len(body), count)
-            body += data
-            body += bytes(-len(body) % 8)
-        total = layout.HEADER.size + len(body)
-        digest = hashlib.sha256(body).digest()
-        start = (layout.MAGIC, layout.LAYOUT_VERSION, layout.HEADER.size, total, generation, digest)
-        return layout.HEADER.pack(*start, *places, *head) + bytes(body)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What no block may exceed."""
-
-    block_ttl_max_ns: int
-    blocks_max: int
-    clients_share_max_ppm: int
-
-
-def area_bounds(name: str, mandates: Sequence[Mandate]) -> Bounds:
-    """The tightest of all mandates that may block in an area; nothing at all where none may."""
-    found = [m.proportion for m in mandates if name in m.head.areas and "block" in m.head.powers]
-    return Bounds(
-        min((p.block_ttl_max_ns for p in found), default=0),
-        min((p.blocks_max for p in found), default=0),
-        min((p.clients_share_max_ppm for p in found), default=0),
-    )
-
-
-def mandate_bounds(mandate: Mandate, mandates: Sequence[Mandate]) -> Bounds:
-    """For a block under `mandate`, which binds all its areas: the tightest of these."""
-    every = [area_bounds(name, mandates) for name in mandate.head.areas]
-    return Bounds(
-        min(b.block_ttl_max_ns for b in every),
-        min(b.blocks_max for b in every),
-        min(b.clients_share_max_ppm for b in every),
-    )
-
-
 def asked_at_accept(rule: Rule) -> bool:
     """Whether a rule on connections can be asked before any byte was read: nothing but the address matters to it."""
     only_client = msgspec.structs.replace(rule.when, client=()) == When()
@@ -236,9 +134,10 @@ class _Compiler:
     """Writes all sections of one image."""
 
     def __init__(
-        self, gateway: Gateway, mandates: Sequence[Mandate], area_ids: Mapping[str, int], clock: Clock
+        self, gateway: Gateway, mandates: Sequence[Mandate], area_ids: Mapping[str, int], slots: Slots, clock: Clock
     ) -> None:
-        self.gateway, self.mandates, self.area_ids, self.clock = gateway, mandates, area_ids, clock
+        self.gateway, self.mandates, self.clock = gateway, mandates, clock
+        self.area_ids, self.slots = area_ids, slots
         self.image, self.prefixes = Image(), PrefixSets()
         self.listed: list[tuple[int, Mandate, Rule]] = []
 
@@ -248,16 +147,22 @@ class _Compiler:
         for number, mandate in enumerate(self.mandates):
             for rule in mandate.rules:
                 self.listed.append((self.image.add("rules", self._rule(number, mandate, rule)), mandate, rule))
-        for area in gateway.areas:
-            self.image.add("areas", self._area(area))
-        self._hosts()
-        for index, listener in enumerate(gateway.listeners):
-            self.image.add("listeners", self._listener(index, listener))
-        self.image.bytes_of["source"] += msgspec.json.encode(Source(gateway, tuple(self.mandates), dict(self.area_ids)))
+        GatewayWriter(
+            gateway=gateway,
+            mandates=self.mandates,
+            area_ids=self.area_ids,
+            slots=self.slots,
+            image=self.image,
+            prefixes=self.prefixes,
+            rules_of_area=self._rules_of_area,
+            rules_of_listener=self._rules_of_listener,
+        ).write()
+        source = Source(gateway, tuple(self.mandates), dict(self.area_ids), self.slots)
+        self.image.bytes_of["source"] += msgspec.json.encode(source)
         head = (
             len(self.prefixes.sets),
             int(gateway.enforce),
-            _per_worker(limits.connections_max, gateway.workers),
+            share_of_worker(limits.connections_max, gateway.workers),
             limits.connections_client_max,
             limits.tarpit_max // gateway.workers,
             next((i for i, a in enumerate(gateway.areas) if a.default), layout.NONE),
@@ -266,7 +171,7 @@ class _Compiler:
         names = [f"{mandate.id}/{rule.name}" for _, mandate, rule in self.listed]
         return CompiledPolicy(self.image.finish(generation, head), self.prefixes.images(), names)
 
-    def _rules_of_area(self, name: str, *, connections: bool) -> tuple[int, int]:
+    def _rules_of_area(self, name: str, connections: bool) -> tuple[int, int]:
         """Span of an area's rules: those charged with a connection's first request, or all others."""
         found = [
             index
@@ -304,7 +209,7 @@ class _Compiler:
             burst,
             rule.calm_ns,
             min(period_ns, DEBT_NS_MAX),
-            *_mask(self.area_ids[name] for name in mandate.head.areas),
+            *area_mask(self.area_ids[name] for name in mandate.head.areas),
             rule.newcomer_share_ppm,
             number,
             bounds.block_ttl_max_ns,
@@ -361,83 +266,3 @@ class _Compiler:
     ) -> bytes:
         texts = (*self.image.text(name), *self.image.text(value))
         return layout.CONDITION.pack(layout.CONDITIONS[kind], layout.MATCHES[match], negate, any_next, arg, *texts, 0)
-
-    def _hosts(self) -> None:
-        named = [(h.removeprefix("*"), i) for i, area in enumerate(self.gateway.areas) for h in area.hosts]
-        for name, index in sorted(named, key=lambda n: (len(n[0]), n[0])):
-            self.image.add("hosts", layout.HOST.pack(*self.image.text(name), index, 0))
-
-    def _area(self, area: Area) -> bytes:
-        limits, workers = area.limits, self.gateway.workers
-        bounds = area_bounds(area.name, self.mandates)
-        return layout.AREA.pack(
-            self.area_ids[area.name],
-            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields | layout.AREA_HOST_KEEP * area.keep_host,
-            *self.image.text(area.name),
-            *self._rules_of_area(area.name, connections=False),
-            *self._rules_of_area(area.name, connections=True),
-            *self.image.span("origins", (self._origin(origin) for origin in area.origins)),
-            limits.line_bytes_max,
-            limits.head_bytes_max,
-            limits.headers_max,
-            layout.ACCOUNTS[area.account.kind],
-            *self.image.text(area.account.name),
-            limits.body_bytes_max,
-            limits.head_timeout_ns,
-            limits.idle_timeout_ns,
-            limits.connect_timeout_ns,
-            limits.read_timeout_ns,
-            limits.write_timeout_ns,
-            limits.body_grace_ns,
-            limits.body_bytes_per_s_min,
-            limits.tarpit_time_ns,
-            _per_worker(limits.origin_connections_max, workers),
-            limits.origin_wait_max // workers,
-            limits.origin_wait_ns,
-            limits.origin_idle_ns,
-            bounds.clients_share_max_ppm,
-            bounds.blocks_max,
-            bounds.block_ttl_max_ns,
-        )
-
-    def _origin(self, origin: Origin) -> bytes:
-        endpoint = origin.address
-        family, sockaddr = sockaddr_of(endpoint)
-        share = _per_worker(origin.connections_max, self.gateway.workers) if origin.connections_max else 0
-        host = self.image.text(origin.host or ("localhost" if endpoint.family == "unix" else str(endpoint)))
-        return layout.ORIGIN.pack(self.image.counts.get("origins", 0), family, len(sockaddr), share, sockaddr, *host)
-
-    def _listener(self, index: int, listener: Listener) -> bytes:
-        named = {area.name: i for i, area in enumerate(self.gateway.areas)}
-        return layout.LISTENER.pack(
-            index,
-            self.prefixes.add(listener.trusted_proxies),
-            named.get(listener.default, layout.NONE),
-            listener.address.port,
-            *_mask(self.area_ids[name] for name in listener.areas),
-            *self._rules_of_listener(listener),
-            0,
-        )
-
-
-def _mask(indexes: Iterable[int]) -> tuple[int, ...]:
-    words = [0] * layout.AREA_WORDS
-    for index in indexes:
-        words[index >> 6] |= 1 << (index & 63)
-    return tuple(words)
-
-
-def _per_worker(whole: int, workers: int) -> int:
-    return max(1, whole // workers)
-
-
-def sockaddr_of(endpoint: Endpoint) -> tuple[int, bytes]:
-    """(AF_*, struct sockaddr_in, sockaddr_in6 or sockaddr_un) as Linux has them."""
-    if endpoint.family == "unix":
-        return int(socket.AF_UNIX), struct.pack("=H", socket.AF_UNIX) + endpoint.address.encode() + b"\0"
-    if endpoint.family == "inet":
-        packed = socket.inet_pton(socket.AF_INET, endpoint.address)
-        return int(socket.AF_INET), struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, packed)
-    packed = socket.inet_pton(socket.AF_INET6, endpoint.address)
-    rest = struct.pack("!HI16sI", endpoint.port, 0, packed, 0)
-    return int(socket.AF_INET6), struct.pack("=H", socket.AF_INET6) + rest

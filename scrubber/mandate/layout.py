@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"SCRUBPOL"
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 NONE: Final = 0xFFFFFFFF
 AREA_WORDS: Final = 4
 U64_MAX: Final = 2**64 - 1
@@ -20,6 +20,7 @@ SECTIONS: Final = (
     "listeners",
     "areas",
     "hosts",
+    "pools",
     "origins",
     "rules",
     "area_rules",
@@ -31,11 +32,12 @@ SECTIONS: Final = (
 
 SECTION = struct.Struct("<II")
 SPAN = struct.Struct("<II")
-HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQ80x")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQ72x")
 LISTENER = struct.Struct("<IIII4QIII68x")
 AREA = struct.Struct("<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "328x")
 HOST = struct.Struct("<IIII")
-ORIGIN = struct.Struct("<IIII128sII40x")
+POOL = struct.Struct("<IIIIIIII" + "QQQ" + "III" + "60x")
+ORIGIN = struct.Struct("<IIII128sIIQII24x")
 AREA_RULE = struct.Struct("<H")
 CONDITION = struct.Struct("<HBBB3xQIIIIQ")
 RUNG = struct.Struct("<BB6xQQQ")
@@ -78,7 +80,9 @@ METHODS: Final = {
     "PATCH": 7,
 }
 ACCOUNTS: Final = {"none": 0, "header": 1, "cookie": 2, "bearer": 3, "basic": 4}
+BALANCES: Final = {"least_connections": 0, "round_robin": 1, "hash:client": 2, "hash:header": 3}
 RUNG_VALID: Final = 1
 RUNG_EXPIRED: Final = 2
 AREA_RATELIMIT_FIELDS: Final = 1
 AREA_HOST_KEEP: Final = 2
+ORIGIN_BACKUP: Final = 1

@@ -16,6 +16,7 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.network import Network, network
 from scrubber.errors import ValueRefused
 from scrubber.mandate.schema import Mandate
+from scrubber.mandate.slots import pools_of
 
 LOOPBACK = ("127.0.0.1/32", "::1/128")
 
@@ -29,7 +30,8 @@ def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable
         found += listener.trusted_proxies
         found += _ours([listener.address.address])
     for area in gateway.areas:
-        found += [str(network(o.address.address)) for o in area.origins if o.address.family != "unix"]
+        members = [o.address for _, origins in pools_of(area) for o in origins]
+        found += [str(network(address.address)) for address in members if address.family != "unix"]
     found += _ours(machine)
     return tuple(dict.fromkeys(found))
 

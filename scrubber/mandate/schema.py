@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from scrubber.config.gateway import NAME
+from scrubber.config.names import NAME
 from scrubber.config.network import PREFIX
 from scrubber.config.walk import Derived, OneOrMore, Reads, integer, measured, nearest
 from scrubber.errors import ValueRefused

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from scrubber import _native
-from scrubber.mandate.compile import assign_area_ids, compile_policy
+from scrubber.mandate.compile import compile_policy
 from scrubber.mandate.load import load_all
+from scrubber.mandate.slots import assign_area_ids
 from scrubber.server.memfd import sealed
 
 CAPACITIES = {

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scrubber import _native
-from scrubber.mandate.compile import CompiledPolicy, assign_area_ids, compile_policy
+from scrubber.mandate.compile import CompiledPolicy, compile_policy
 from scrubber.mandate.load import Loaded, load_all
+from scrubber.mandate.slots import assign_area_ids
 from scrubber.server.memfd import sealed
 from tests.unit.files import NOW, write
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scrubber import _native
-from scrubber.mandate.compile import assign_area_ids
 from scrubber.mandate.load import load_all
+from scrubber.mandate.slots import assign_area_ids
 from tests.unit.files import HEAD, MINIMAL_GATEWAY, NOW, write
 from tests.unit.images import MONO_NS, compiled, opened
 from tests.unit.regions import make_memory

@@ -16,16 +16,11 @@ from scrubber import _native
 from scrubber.config.network import Endpoint
 from scrubber.errors import OperatorError, PolicyRefused
 from scrubber.mandate import layout
-from scrubber.mandate.compile import (
-    CompiledPolicy,
-    assign_area_ids,
-    next_expiry,
-    restore,
-    rule_id,
-    sockaddr_of,
-)
+from scrubber.mandate.compile import CompiledPolicy, next_expiry, restore, rule_id
+from scrubber.mandate.compile_gateway import sockaddr_of
 from scrubber.mandate.load import Loaded, load_all
 from scrubber.mandate.never_block import machine_addresses, never_block, touching
+from scrubber.mandate.slots import Slots, assign_area_ids, assign_slots
 from tests.unit.files import GOOD, HEAD, MINIMAL_GATEWAY, NOW, write
 from tests.unit.images import MONO_NS, compiled, opened
 
@@ -65,7 +60,7 @@ class Read:
         fields = layout.HEADER.unpack_from(self.data)
         self.start = fields[:6]
         self.sections = {name: (fields[6 + 2 * i], fields[7 + 2 * i]) for i, name in enumerate(layout.SECTIONS)}
-        self.end = fields[26:]
+        self.end = fields[6 + 2 * len(layout.SECTIONS) :]
 
     def rows(self, name: str, form: struct.Struct) -> list[tuple[Any, ...]]:
         offset, count = self.sections[name]
@@ -372,3 +367,50 @@ def test_source_json_carries_all_of_the_mandates(full: Loaded) -> None:
     assert [m["mandate"]["id"] for m in source["mandates"]] == ["portal-2026-06", "api"]
     assert source["area_ids"] == {"portal": 0, "api": 1, "files": 2}
     assert _native.probe_policy_load(read.data) is None
+
+
+POOLS = MINIMAL_GATEWAY.replace("mandates", "#") + """
+[[area.pool]]
+name = "api"
+origins = ["127.0.0.1:8101", "127.0.0.1:8102"]
+"""
+
+
+def test_pools_stand_behind_their_area(tmp_path: Path) -> None:
+    read = Read(compiled(load_all(write(tmp_path, POOLS), now=NOW)))
+    (area,) = read.rows("areas", layout.AREA)
+    pools = read.rows("pools", layout.POOL)
+    assert area[8] == 0
+    assert [(p[0], read.text(p[2], p[3]), p[4], p[5]) for p in pools] == [(0, "", 0, 1), (1, "api", 1, 2)]
+    hosts = [read.text(o[5], o[6]) for o in read.rows("origins", layout.ORIGIN)]
+    assert hosts == ["127.0.0.1:8000", "127.0.0.1:8101", "127.0.0.1:8102"]
+
+
+def test_pools_and_origins_keep_their_places(tmp_path: Path) -> None:
+    first = load_all(write(tmp_path, POOLS), now=NOW).gateway
+    second = load_all(write(tmp_path, POOLS.replace('"127.0.0.1:8101", ', '"127.0.0.1:8103", ')), now=NOW).gateway
+    before = assign_slots(first)
+    after = assign_slots(second, before)
+    kept = [name for name in after.origins if name.endswith(":8102")]
+    assert [before.origins[name] for name in kept] == [after.origins[name] for name in kept] == [2]
+    assert {name.rpartition(":")[2]: index for name, index in after.origins.items()} == {
+        "8000": 0,
+        "8101": 1,
+        "8102": 2,
+        "8103": 3,
+    }
+    assert after.pools == before.pools
+
+
+def test_places_of_what_is_gone_are_given_out_last(tmp_path: Path) -> None:
+    gateway = load_all(write(tmp_path, POOLS), now=NOW).gateway
+    gone = {f"gone/{i}": i for i in range(1024)}
+    origins = assign_slots(gateway, Slots({}, gone)).origins
+    assert sorted(origins[name] for name in origins if not name.startswith("gone")) == [0, 1, 2]
+    assert len(set(origins.values())) == len(origins) == 1024
+
+
+def test_an_image_brings_the_places_back(tmp_path: Path) -> None:
+    loaded = load_all(write(tmp_path, POOLS), now=NOW)
+    slots = assign_slots(loaded.gateway, Slots({"site/api": 7}, {}))
+    assert restore(compiled(loaded, slots=slots).image).slots == slots

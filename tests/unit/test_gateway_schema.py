@@ -140,3 +140,22 @@ def test_trusting_everybody_is_warned_about(tmp_path: Path) -> None:
     gateway, problems = load_gateway(write(tmp_path, text))
     assert gateway is not None
     assert [(p.path, p.severity) for p in problems] == [("listener[0].trusted_proxies[1]", "warning")]
+
+
+def test_an_area_has_named_pools(tmp_path: Path) -> None:
+    text = MINIMAL_GATEWAY + '[[area.pool]]\nname = "api"\norigins = "127.0.0.1:8101"\n'
+    gateway, problems = load_gateway(write(tmp_path, text))
+    assert gateway is not None, problems
+    (pool,) = gateway.areas[0].pools
+    assert (pool.name, str(pool.origins[0].address)) == ("api", "127.0.0.1:8101")
+
+
+def test_pools_are_told_apart_by_name_and_origins_by_address(tmp_path: Path) -> None:
+    pool = '[[area.pool]]\nname = "api"\norigins = ["127.0.0.1:8101", "127.0.0.1:8101"]\n'
+    gateway, problems = load_gateway(write(tmp_path, MINIMAL_GATEWAY + pool + pool))
+    assert gateway is None
+    assert [p.path for p in problems if p.severity == "error"] == [
+        "area[0].pool[0].origins[1]",
+        "area[0].pool[1].name",
+        "area[0].pool[1].origins[1]",
+    ]

@@ -11,8 +11,9 @@ import pytest
 from scrubber import _native
 from scrubber.control.blocks import HINTS, BlockGrant, Refusal, Source, allowed_block, parse_source, put_block
 from scrubber.errors import ValueRefused
-from scrubber.mandate.compile import assign_area_ids, rule_id
+from scrubber.mandate.compile import rule_id
 from scrubber.mandate.load import Loaded, load_all
+from scrubber.mandate.slots import assign_area_ids
 from tests.unit.files import GOOD, HEAD, MINIMAL_GATEWAY, NOW, write
 from tests.unit.regions import make_memory
 

@@ -28,6 +28,7 @@ FORMS = {
     "listeners": layout.LISTENER,
     "areas": layout.AREA,
     "hosts": layout.HOST,
+    "pools": layout.POOL,
     "origins": layout.ORIGIN,
     "rules": layout.RULE,
     "area_rules": layout.AREA_RULE,
@@ -59,7 +60,7 @@ def changed(section: str, row: int, **fields: Any) -> bytes:
 def test_sizes_and_numbers_are_the_compiler_s() -> None:
     core = _native.probe_policy_layout()
     assert {name: getattr(layout, name).size for name in core["sizes"]} == core["sizes"]
-    for name in ("MEASURES", "KEYS", "UNITS", "CONDITIONS", "MATCHES", "METHODS"):
+    for name in ("MEASURES", "KEYS", "UNITS", "CONDITIONS", "MATCHES", "METHODS", "BALANCES"):
         assert getattr(layout, name) == core[name]
     for name, number in (core["RUNGS"] | core["FLAGS"]).items():
         assert getattr(layout, name) == number
@@ -71,25 +72,43 @@ def test_a_compiled_image_is_sound() -> None:
     assert _native.probe_policy_load(FULL.image) is None
 
 
+def _offset(section: str) -> str:
+    """The header's field with a section's offset."""
+    return f"f{6 + 2 * layout.SECTIONS.index(section)}"
+
+
+def _count(section: str) -> str:
+    return f"f{7 + 2 * layout.SECTIONS.index(section)}"
+
+
+def _last(place: int) -> str:
+    """A field behind the sections."""
+    return f"f{6 + 2 * len(layout.SECTIONS) + place}"
+
+
 # Section, row, fields by place, what the core calls it.
 UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("header", 0, {"f0": b"SCRUBPFX"}, "magic"),
-    ("header", 0, {"f1": 2}, "layout version"),
+    ("header", 0, {"f1": 3}, "layout version"),
     ("header", 0, {"f2": 248}, "size"),
     ("header", 0, {"f3": len(FULL.image) + 8}, "size"),
     ("header", 0, {"f6": 8}, "a section lies outside"),
     ("header", 0, {"f8": 257}, "a section lies outside"),
-    ("header", 0, {"f22": len(FULL.image)}, "a section lies outside"),
+    ("header", 0, {_offset("text"): len(FULL.image)}, "a section lies outside"),
     ("header", 0, {"f7": 0}, "number of listeners"),
     ("header", 0, {"f9": 257}, "number of areas"),
-    ("header", 0, {"f9": 200}, "a section lies outside"),
-    ("header", 0, {"f15": 1025}, "number of rules"),
-    ("header", 0, {"f23": 2**32 - 1}, "text: too large"),
-    ("header", 0, {"f26": 65}, "prefix sets"),
-    ("header", 0, {"f27": 2}, "enforce"),
-    ("header", 0, {"f28": 0}, "connection limits"),
-    ("header", 0, {"f31": 3}, "default area"),
-    ("header", 0, {"f32": 9}, "prefix sets"),
+    ("header", 0, {_count("pools"): 2}, "number of pools"),
+    ("header", 0, {_count("pools"): 513}, "number of pools"),
+    ("header", 0, {_count("origins"): 1025}, "number of origins"),
+    ("header", 0, {"f9": 200}, "number of pools"),
+    ("header", 0, {_count("hosts"): 20000}, "a section lies outside"),
+    ("header", 0, {_count("rules"): 1025}, "number of rules"),
+    ("header", 0, {_count("text"): 2**32 - 1}, "text: too large"),
+    ("header", 0, {_last(0): 65}, "prefix sets"),
+    ("header", 0, {_last(1): 2}, "enforce"),
+    ("header", 0, {_last(2): 0}, "connection limits"),
+    ("header", 0, {_last(5): 3}, "default area"),
+    ("header", 0, {_last(6): 9}, "prefix sets"),
     ("listeners", 0, {"f0": 64}, "listener"),
     ("listeners", 0, {"f1": 9}, "listener"),
     ("listeners", 0, {"f2": 3}, "listener: default area"),
@@ -103,8 +122,22 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("areas", 0, {"f4": 2**31}, "area: rules"),
     ("areas", 0, {"f5": 65}, "area: rules"),
     ("areas", 2, {"f6": 0, "f7": 1}, "not about connections"),
-    ("areas", 0, {"f9": 0}, "area: origins"),
-    ("areas", 0, {"f8": 4}, "area: origins"),
+    ("areas", 0, {"f8": 4}, "area: pool"),
+    ("areas", 0, {"f8": 1}, "area: pool"),
+    ("areas", 1, {"f8": 0}, "area: pool"),
+    ("areas", 0, {"f9": 1}, "area: pool"),
+    ("pools", 0, {"f0": 512}, "pool: index"),
+    ("pools", 0, {"f0": 1}, "pool: index"),
+    ("pools", 0, {"f1": 4}, "pool: balance"),
+    ("pools", 0, {"f1": 3}, "pool: balance"),
+    ("pools", 0, {"f7": 1}, "pool: balance"),
+    ("pools", 0, {"f3": 2**31}, "pool: text"),
+    ("pools", 0, {"f5": 5}, "pool: origins"),
+    ("pools", 0, {"f5": 1}, "pool: origins"),
+    ("pools", 0, {"f4": 1}, "pool: origins"),
+    ("pools", 0, {"f8": 5 * 10**17}, "pool: times"),
+    ("pools", 0, {"f9": 2, "f10": 1}, "pool: times"),
+    ("pools", 0, {"f12": 1000001}, "pool: retries or reserved bytes"),
     ("areas", 0, {"f11": 16385}, "limits of a head"),
     ("areas", 0, {"f12": 129}, "limits of a head"),
     ("areas", 0, {"f17": 2**63}, "area: limits"),
@@ -113,10 +146,15 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("hosts", 0, {"f2": 3}, "host: area"),
     ("hosts", 0, {"f1": 0}, "host: text"),
     ("hosts", 0, {"f1": 200}, "host: "),
-    ("origins", 0, {"f0": 256}, "origin"),
+    ("origins", 0, {"f0": 1024}, "origin"),
     ("origins", 0, {"f1": 10}, "origin"),
     ("origins", 0, {"f2": 28}, "origin: address"),
     ("origins", 0, {"f5": 2**31}, "origin"),
+    ("origins", 0, {"f0": 1}, "origin: index"),
+    ("origins", 0, {"f7": 0}, "origin: key, weight or flags"),
+    ("origins", 0, {"f8": 0}, "origin: key, weight or flags"),
+    ("origins", 0, {"f8": 257}, "origin: key, weight or flags"),
+    ("origins", 0, {"f9": 2}, "origin: key, weight or flags"),
     ("rules", 0, {"f0": 0}, "rule"),
     ("rules", 0, {"f1": 2**32 - 1, "f2": 2}, "rule: text or conditions"),
     ("rules", 0, {"f3": 2**31}, "rule: text or conditions"),

@@ -1,0 +1,139 @@
+"""The gateway file's side of an image: areas, their pools and origins, hosts, listeners.
+
+Owns the meaning of the gateway file in the core's terms. Which rules belong to an area or a listener is asked of the
+caller: mandates are compile.py's business. Caps of the gateway file are divided by workers here.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scrubber.config.gateway import Area, Gateway
+from scrubber.config.listener import Listener
+from scrubber.config.network import Endpoint
+from scrubber.config.origins import Origin
+from scrubber.mandate import layout
+from scrubber.mandate.bounds import area_bounds
+from scrubber.mandate.image import Image, PrefixSets, area_mask
+from scrubber.mandate.schema import Mandate
+from scrubber.mandate.slots import Slots, origin_key, origin_name, pool_name, pools_of
+
+RuleSpan = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayWriter:
+    """Writes the sections areas, pools, origins, hosts and listeners of one image."""
+
+    gateway: Gateway
+    mandates: Sequence[Mandate]
+    area_ids: Mapping[str, int]
+    slots: Slots
+    image: Image
+    prefixes: PrefixSets
+    rules_of_area: Callable[[str, bool], RuleSpan]  # name, about connections
+    rules_of_listener: Callable[[Listener], RuleSpan]
+
+    def write(self) -> None:
+        """All of them; the rules that they point to are written already."""
+        for area in self.gateway.areas:
+            self.image.add("areas", self._area(area))
+        self._hosts()
+        for index, listener in enumerate(self.gateway.listeners):
+            self.image.add("listeners", self._listener(index, listener))
+
+    def _hosts(self) -> None:
+        named = [(h.removeprefix("*"), i) for i, area in enumerate(self.gateway.areas) for h in area.hosts]
+        for name, index in sorted(named, key=lambda n: (len(n[0]), n[0])):
+            self.image.add("hosts", layout.HOST.pack(*self.image.text(name), index, 0))
+
+    def _area(self, area: Area) -> bytes:
+        limits, workers = area.limits, self.gateway.workers
+        first, _ = self.image.span("pools", [self._pool(area.name, name, each) for name, each in pools_of(area)])
+        bounds = area_bounds(area.name, self.mandates)
+        return layout.AREA.pack(
+            self.area_ids[area.name],
+            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields | layout.AREA_HOST_KEEP * area.keep_host,
+            *self.image.text(area.name),
+            *self.rules_of_area(area.name, False),
+            *self.rules_of_area(area.name, True),
+            first,
+            0,
+            limits.line_bytes_max,
+            limits.head_bytes_max,
+            limits.headers_max,
+            layout.ACCOUNTS[area.account.kind],
+            *self.image.text(area.account.name),
+            limits.body_bytes_max,
+            limits.head_timeout_ns,
+            limits.idle_timeout_ns,
+            limits.connect_timeout_ns,
+            limits.read_timeout_ns,
+            limits.write_timeout_ns,
+            limits.body_grace_ns,
+            limits.body_bytes_per_s_min,
+            limits.tarpit_time_ns,
+            share_of_worker(limits.origin_connections_max, workers),
+            limits.origin_wait_max // workers,
+            limits.origin_wait_ns,
+            limits.origin_idle_ns,
+            bounds.clients_share_max_ppm,
+            bounds.blocks_max,
+            bounds.block_ttl_max_ns,
+        )
+
+    def _pool(self, area: str, name: str, origins: Sequence[Origin]) -> bytes:
+        members = [self._origin(origin_name(area, name, origin), origin) for origin in origins]
+        return layout.POOL.pack(
+            self.slots.pools[pool_name(area, name)],
+            layout.BALANCES["least_connections"],
+            *self.image.text(name),
+            *self.image.span("origins", members),
+            *self.image.text(""),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
+
+    def _origin(self, name: str, origin: Origin) -> bytes:
+        endpoint = origin.address
+        family, sockaddr = sockaddr_of(endpoint)
+        share = share_of_worker(origin.connections_max, self.gateway.workers) if origin.connections_max else 0
+        host = self.image.text(origin.host or ("localhost" if endpoint.family == "unix" else str(endpoint)))
+        index = self.slots.origins[name]
+        return layout.ORIGIN.pack(index, family, len(sockaddr), share, sockaddr, *host, origin_key(name), 1, 0)
+
+    def _listener(self, index: int, listener: Listener) -> bytes:
+        named = {area.name: i for i, area in enumerate(self.gateway.areas)}
+        return layout.LISTENER.pack(
+            index,
+            self.prefixes.add(listener.trusted_proxies),
+            named.get(listener.default, layout.NONE),
+            listener.address.port,
+            *area_mask(self.area_ids[name] for name in listener.areas),
+            *self.rules_of_listener(listener),
+            0,
+        )
+
+
+def share_of_worker(whole: int, workers: int) -> int:
+    """A worker's part of what the gateway may have in all; never nothing."""
+    return max(1, whole // workers)
+
+
+def sockaddr_of(endpoint: Endpoint) -> tuple[int, bytes]:
+    """(AF_*, struct sockaddr_in, sockaddr_in6 or sockaddr_un) as Linux has them."""
+    if endpoint.family == "unix":
+        return int(socket.AF_UNIX), struct.pack("=H", socket.AF_UNIX) + endpoint.address.encode() + b"\0"
+    if endpoint.family == "inet":
+        packed = socket.inet_pton(socket.AF_INET, endpoint.address)
+        return int(socket.AF_INET), struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", endpoint.port, packed)
+    packed = socket.inet_pton(socket.AF_INET6, endpoint.address)
+    rest = struct.pack("!HI16sI", endpoint.port, 0, packed, 0)
+    return int(socket.AF_INET6), struct.pack("=H", socket.AF_INET6) + rest
