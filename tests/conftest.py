@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-ALONE = {"e2e", "network", "browser"}
+ALONE = {"e2e", "interop", "network", "browser"}
 
 # Tests assert behaviour, not time: a busy machine fails nothing.
 settings.register_profile("scrubber", deadline=None, suppress_health_check=[HealthCheck.too_slow])

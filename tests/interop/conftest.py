@@ -1,0 +1,69 @@
+"""Shared fixtures: the origin for clients, and the gateway before it. All of it is started and ended here."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.e2e.proxy import Proxy
+from tests.e2e.support import ROOT, SLOW, environment, until
+
+
+class Program:
+    """An origin of any kind: `words` start it. `first_line`: it prints its port."""
+
+    def __init__(self, words: Sequence[str], *, port: int = 0, first_line: bool = False, **env: str) -> None:
+        self.words = list(words)
+        self.process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE if first_line else None,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment(**env),
+        )
+        self.port = port
+        if first_line:
+            assert self.process.stdout is not None
+            line = self.process.stdout.readline()
+            assert line, f"{words} ended with {self.process.wait()}"
+            self.port = int(line)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(15 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def settled(found: Proxy) -> None:
+    """Nothing stays behind once clients are gone."""
+
+    def holds() -> bool:
+        return not found.gauge("connections") and not found.gauge("requests_in_flight")
+
+    until(holds, 15, "connections or requests that stay")
+
+
+@pytest.fixture(scope="session")
+def shaped() -> Iterator[Program]:
+    """The origin for tests of clients."""
+    running = Program([sys.executable, "-m", "tests.interop.apps.with_aiohttp"], first_line=True)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def front(shaped: Program) -> Iterator[Proxy]:
+    """Two workers before it, a mandate with generous limits in force."""
+    with Proxy(workers=2, origins=[f"127.0.0.1:{shaped.port}"]) as found:
+        yield found
+        settled(found)
