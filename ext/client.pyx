@@ -72,7 +72,8 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
     if c.h.fd < 0:
         return
     if c.exchange != NULL:
-        c.exchange.aborted = (not c.exchange.response_done or c.out.head != NULL) and not c.exchange.upstream_closed
+        c.exchange.aborted = c.state != CLIENT_TUNNEL and not c.exchange.upstream_closed and (
+            not c.exchange.response_done or c.out.head != NULL)
         exchange_end(e, c.exchange)
     if c.state == CLIENT_TARPIT:
         e.gauges.tarpit -= 1
@@ -231,6 +232,9 @@ cdef void client_step(Core* e, Client* c) noexcept nogil:
     if c.state == CLIENT_LINGER:
         linger_read(e, c)
         return
+    if c.state == CLIENT_TUNNEL:
+        tunnel_step(e, c.exchange)
+        return
     for _ in range(PIPELINE_MAX):
         if c.state == CLIENT_EXCHANGE and not exchange_pump(e, c):
             return
@@ -311,6 +315,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     f.path = e.path
     f.path_len = path_normalise(data, head.path, e.path, PATH_BYTES_MAX)
     x.client_key = f.client_key
+    x.client_address = f.client_full
     x.fingerprint = f.fingerprint
     x.account_key = f.account_key
 
@@ -341,7 +346,9 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
         if head.body == BODY_LENGTH and head.content_length > x.area.body_bytes_max:
             status = 413
         else:
-            status = forward_request(e, c, x, &f)
+            status = tunnel_ask(e, x, &f)
+            if status == 0:
+                status = forward_request(e, c, x, &f)
     c.inbox.start += head.head_bytes
     c.scan = 0
     inbox_release(e, c)
@@ -423,6 +430,8 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         exchange_pump(e, c)
     elif c.state == CLIENT_LINGER:
         client_close(e, c, False)
+    elif c.state == CLIENT_TUNNEL:
+        tunnel_timeout(e, c.exchange)
     elif c.state == CLIENT_HEAD:
         due = c.since_ns + area.head_ns
         if e.now_ns < due:

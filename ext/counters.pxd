@@ -46,7 +46,10 @@ cdef struct Totals:
     uint64_t table_full         # counts bucket full, buffers exhausted
     uint64_t passes
     uint64_t pass_ns
-    uint64_t reserved[8]
+    uint64_t tunnels            # opened
+    uint64_t tunnels_refused    # client_max, total_max
+    uint64_t tunnels_cut        # by a limit, a block or a reload
+    uint64_t reserved[5]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

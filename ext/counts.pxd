@@ -24,7 +24,8 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t tarpit             # held
     uint64_t draining
     uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
-    uint64_t reserved[7]
+    uint64_t tunnels            # open; each is a request in flight too
+    uint64_t reserved[6]
 
 # Change this worker's count by delta (never below 0); returns the new sum over all workers. COUNTS_FULL: the bucket is full, not counted:
 # then the caller must not take it back either. Without a slot of its own (slot -1) a process only reads.

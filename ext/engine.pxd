@@ -173,10 +173,23 @@ cdef enum:
     CLIENT_EXCHANGE = 3
     CLIENT_TARPIT = 4
     CLIENT_LINGER = 5               # answered for the last time; reading off what the client still sends
+    CLIENT_TUNNEL = 6               # upgraded: bytes flow both ways
 
     ORIGIN_CONNECTING = 1
     ORIGIN_ACTIVE = 2
     ORIGIN_IDLE = 3                 # pooled
+    ORIGIN_TUNNEL = 4               # the other end of a CLIENT_TUNNEL; no longer counted with its origin's connections
+
+    TUNNEL_OPEN = 0                 # how a tunnel ended; still open when it ends with its worker's
+    TUNNEL_CLOSED = 1               # both sides said all
+    TUNNEL_BROKEN = 2               # a connection failed
+    TUNNEL_IDLE = 3                 # from here on: cut by us
+    TUNNEL_SILENT = 4
+    TUNNEL_LIFETIME = 5
+    TUNNEL_BYTES = 6
+    TUNNEL_STUCK = 7                # one side does not take what the other sends
+    TUNNEL_BLOCKED = 8
+    TUNNEL_REVOKED = 9              # area or protocol went with a reload
 
 # What epoll and the timer wheel know of. First member of everything that has a descriptor.
 cdef struct Handle:
@@ -262,6 +275,31 @@ cdef struct Origin:
     Origin* pool_prev
     Origin* pool_next
 
+cdef struct Frames:                 # where in a WebSocket's frames a way is
+    uint64_t left                   # of the present payload
+    uint8_t head[14]
+    uint8_t have                    # bytes of head
+    uint8_t control                 # the present frame is a close, ping or pong
+
+cdef struct TunnelWay:
+    Frames frames
+    uint64_t stuck_ns               # since when the sink takes nothing; 0: it does
+    uint32_t window                 # bytes read at once
+    uint8_t ended                   # 1: the source said all, 2: and the sink was told
+
+cdef struct Tunnel:
+    TunnelWay up                    # client to origin
+    TunnelWay down
+    uint64_t since_ns               # 0: not open
+    uint64_t byte_ns                # of the last byte either way
+    uint64_t message_ns             # of the last message
+    uint64_t client_key             # of the counts
+    uint64_t area_key
+    uint8_t client_counted
+    uint8_t area_counted
+    uint8_t frames                  # a WebSocket: frames tell messages from pings
+    uint8_t how                     # TUNNEL_*
+
 # One request and its answer.
 cdef struct Exchange:
     Client* client                  # NULL never; an exchange ends with its client
@@ -290,6 +328,7 @@ cdef struct Exchange:
     uint8_t good
     uint8_t aborted
     uint8_t upstream_closed
+    uint8_t upgrade                 # asked for, and let through by the area
     uint8_t reason                  # HTTP1_* when the head was refused
     uint16_t status                 # sent to the client; 0: none
     uint16_t origin_id
@@ -312,6 +351,9 @@ cdef struct Exchange:
     uint64_t account_key
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
     Judgement judgement
+    Address client_address          # proven, whole
+    Span protocol                   # of the upgrade, into the policy's text
+    Tunnel tunnel
     uint32_t note_len
     uint8_t note[1536]              # NOTE_BYTES: what the access line says of the request
 

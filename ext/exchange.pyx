@@ -329,6 +329,12 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
                     o.inbox = NULL
                 return o.exchange == x
             if outcome == HTTP1_OK:
+                if e.response.status == 101 and tunnel_granted(e, x, b.data + b.start):
+                    tunnel_begin(e, x, b.data + b.start, e.response.head_bytes, b.end - b.start)
+                    if o.inbox != NULL:
+                        buffer_put(e, b)
+                        o.inbox = NULL
+                    return False
                 x.interim += 1
                 if e.response.status == 101 or x.interim > INTERIM_MAX or (
                         x.minor and not forward_interim(e, x, b.data + b.start)):
@@ -475,7 +481,8 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
 cdef void count_exchange(Core* e, Exchange* x) noexcept nogil:
     cdef AreaTotals* t = &e.totals.areas[x.area.area_id % AREAS_MAX]
     cdef Judgement* j = &x.judgement
-    cdef uint64_t latency_ns = e.now_ns - x.start_ns
+    # Of a tunnel: until it was open.
+    cdef uint64_t latency_ns = (x.first_ns if x.tunnel.since_ns else e.now_ns) - x.start_ns
     cdef bint served = x.first_ns != 0 and not x.aborted and not x.upstream_closed
     t.requests += 1
     t.verdicts[j.decided % VERDICTS] += 1
@@ -512,6 +519,7 @@ cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:
                x.judgement.rule < 0 and x.reason == 0 and x.status != 421 and x.status != 408, e.now_ns)
     count_exchange(e, x)
     record_access(e, c, x)
+    tunnel_uncount(e, x)
     c.exchange = NULL
     x.policy.refs -= 1
     e.gauges.requests -= 1

@@ -78,6 +78,13 @@ cdef void put_forwarded(Writer* w, Client* c, const Facts* f, uint32_t scheme) n
     put_text(w, b"\"\r\n")
 
 
+cdef void put_upgrade(Writer* w, const Exchange* x) noexcept nogil:
+    """Connection and Upgrade anew, with the protocol as the area spells it."""
+    put_text(w, b"Connection: Upgrade\r\nUpgrade: ")
+    put(w, x.policy.policy.text + x.protocol.off, x.protocol.len)
+    put_text(w, b"\r\n")
+
+
 cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept nogil:
     cdef const RequestHead* head = f.head
     cdef const Policy* p = f.policy
@@ -114,6 +121,8 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         put(&w, b"\r\n", 2)
     elif head.body == BODY_CHUNKED:
         put_text(&w, b"Transfer-Encoding: chunked\r\n")
+    if x.upgrade:
+        put_upgrade(&w, x)
     put_forwarded(&w, c, f, f.listener.scheme)
     put_text(&w, b"Via: ")
     put_chain(&w, f.data, head, HEADER_VIA)
@@ -154,14 +163,16 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     if not interim:
         if x.client_chunked:
             put_text(&w, b"Transfer-Encoding: chunked\r\n")
-        elif r.has_content_length and r.status != 204:
+        elif r.has_content_length and r.status != 204 and r.status != 101:
             put_text(&w, b"Content-Length: ")
             put_uint(&w, r.content_length)
             put(&w, b"\r\n", 2)
         put_text(&w, b"X-Request-Id: ")
         put_hex16(&w, x.request_id)
         put(&w, b"\r\n", 2)
-        if not x.keep_alive:
+        if r.status == 101:
+            put_upgrade(&w, x)
+        elif not x.keep_alive:
             put_text(&w, b"Connection: close\r\n")
         elif x.minor == 0:
             put_text(&w, b"Connection: keep-alive\r\n")
@@ -176,6 +187,10 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
 
 cdef bint forward_interim(Core* e, Exchange* x, const uint8_t* data) noexcept nogil:
     return response_write(e, x, data, True)
+
+
+cdef bint forward_upgrade(Core* e, Exchange* x, const uint8_t* data) noexcept nogil:
+    return response_write(e, x, data, False)
 
 
 cdef bint forward_response(Core* e, Exchange* x, const uint8_t* data) noexcept nogil:

@@ -340,7 +340,7 @@ cdef class Memory:
         memcpy(&copy, self.shared.gauges[<int>self._worker(slot)], sizeof(copy))
         return {"beat_ns": copy.beat_ns, "pid": copy.pid, "generation": copy.generation, "generation_refused": copy.generation_refused,
                 "connections": copy.connections, "origin_connections": copy.origin_connections, "requests": copy.requests,
-                "tarpit": copy.tarpit, "draining": copy.draining,
+                "tarpit": copy.tarpit, "draining": copy.draining, "tunnels": copy.tunnels,
                 "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(ORIGINS_MAX) if copy.origin_in_flight[i]}}
 
     def gauges_layout(self) -> tuple:
@@ -479,4 +479,5 @@ cdef dict _totals_head(const Totals* t):
             "origin_connects": t.origin_connects, "origin_connect_errors": t.origin_connect_errors,
             "origin_reused": t.origin_reused, "origin_retries": t.origin_retries, "origin_bad": t.origin_bad,
             "ring_lines": t.ring_lines, "ring_lines_lost": t.ring_lines_lost, "ring_acts": t.ring_acts,
-            "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns}
+            "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns,
+            "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut}

@@ -14,6 +14,8 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil
 cdef void origin_timeout(Core* e, Origin* o) noexcept nogil
 # As queue_flush; on -1 the failure has been handled.
 cdef int origin_flush(Core* e, Origin* o) noexcept nogil
+# Upgraded: it is no longer one of its origin's connections for requests, and the next one waiting gets the place.
+cdef void origin_tunnels(Core* e, Origin* o) noexcept nogil
 cdef void origin_close(Core* e, Origin* o) noexcept nogil
 cdef void head_drop(Core* e, Exchange* x) noexcept nogil
 # After a swap: connections to addresses that are no longer behind an id are not used again.

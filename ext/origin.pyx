@@ -34,9 +34,17 @@ cdef void origin_close(Core* e, Origin* o) noexcept nogil:
         buffer_put(e, o.inbox)
         o.inbox = NULL
     queue_clear(e, &o.out)
-    e.origin_pools[o.origin_id].open -= 1
+    if o.state != ORIGIN_TUNNEL:
+        e.origin_pools[o.origin_id].open -= 1
     e.gauges.origin_connections -= 1
     handle_bury(e, &o.h, False)
+
+
+cdef void origin_tunnels(Core* e, Origin* o) noexcept nogil:
+    o.state = ORIGIN_TUNNEL
+    o.reusable = 0
+    e.origin_pools[o.origin_id].open -= 1
+    wait_serve(e, o.origin_id)
 
 
 cdef void detach(Core* e, Exchange* x) noexcept nogil:
@@ -359,6 +367,8 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     if o.state == ORIGIN_CONNECTING:
         connect_failed(e, o, 504)
         return
+    if o.state == ORIGIN_TUNNEL:
+        return                      # its client's timer looks after both
     c = x.client
     due = o.activity_ns + x.area.read_ns
     # While the client is the one who is slow, its own deadlines count.
@@ -380,6 +390,9 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
     cdef Client* c
     if o.state == ORIGIN_IDLE:
         origin_close(e, o)          # an end, or bytes that nobody asked for
+        return
+    if o.state == ORIGIN_TUNNEL:
+        tunnel_step(e, x)
         return
     c = x.client
     if o.state == ORIGIN_CONNECTING:

@@ -41,6 +41,16 @@ cdef struct ListenerSpec:       # 128 bytes
     uint32_t scheme             # 0 http, 1 https
     uint32_t reserved[17]
 
+# What an upgraded connection may take; 0: no limit.
+cdef struct TunnelSpec:         # 48 bytes
+    Span upgrades               # into text: protocols in lower case, each with a comma behind it; none: Upgrade is dropped
+    uint64_t bytes_max          # each way
+    uint64_t idle_ns            # without a byte
+    uint64_t message_ns         # without a message (pings and pongs are none)
+    uint64_t lifetime_ns
+    uint32_t client_max         # of one client, over all workers
+    uint32_t total_max          # over all workers
+
 cdef struct AreaSpec:           # 512 bytes
     uint32_t area_id            # 0..AREAS_MAX-1: stable index in counters, masks, states
     uint32_t flags              # AREA_*
@@ -68,11 +78,13 @@ cdef struct AreaSpec:           # 512 bytes
     uint64_t clients_share_ppm  # proportion: of known clients that may be blocked
     uint64_t blocks_max
     uint64_t block_ttl_max_ns
-    uint8_t reserved[328]
+    TunnelSpec tunnel
+    uint8_t reserved[280]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
     AREA_HOST_KEEP = 2          # pass the client's Host on (else the origin's own)
+    AREA_SPLICE = 4             # large bodies go from socket to socket in the kernel
     AREA_NONE = 0xFFFFFFFF      # no area
 
 cdef struct HostSpec:           # 16 bytes; sorted by (length, bytes); "*.example.org" is stored as ".example.org"

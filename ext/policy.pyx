@@ -112,7 +112,7 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
         if a.area_id >= AREAS_MAX or seen[a.area_id >> 6] >> (a.area_id & 63) & 1:
             return "area: index"
         seen[a.area_id >> 6] |= <uint64_t>1 << (a.area_id & 63)
-        if a.flags & ~<uint32_t>(AREA_RATELIMIT_FIELDS | AREA_HOST_KEEP) or a.account_kind > ACCOUNT_BASIC:
+        if a.flags & ~<uint32_t>(AREA_RATELIMIT_FIELDS | AREA_HOST_KEEP | AREA_SPLICE) or a.account_kind > ACCOUNT_BASIC:
             return "area: flags or account"
         if not span_fits(&a.name, h.text.count) or not span_fits(&a.account_name, h.text.count):
             return "area: text"
@@ -132,9 +132,19 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
             return "area: limits of a head"
         if a.clients_share_ppm > 1000000 or not area_times_fit(a):
             return "area: limits"
+        if not span_fits(&a.tunnel.upgrades, h.text.count) or not tunnel_fits(p, &a.tunnel):
+            return "area: tunnel"
         if not all_zero(a.reserved, sizeof(a.reserved)):
             return "area: reserved bytes"
     return NULL
+
+
+cdef bint tunnel_fits(const Policy* p, const TunnelSpec* t) noexcept nogil:
+    """Its list ends with a comma, and no time is so long that a clock would overflow with it."""
+    if t.upgrades.len and p.text[t.upgrades.off + t.upgrades.len - 1] != c",":
+        return False
+    return t.client_max > 0 and t.total_max > 0 and t.idle_ns > 0 and (
+        t.idle_ns <= POLICY_NS_MAX and t.message_ns <= POLICY_NS_MAX and t.lifetime_ns <= POLICY_NS_MAX)
 
 
 cdef bint area_times_fit(const AreaSpec* a) noexcept nogil:

@@ -145,6 +145,10 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         put_text(&w, b",\"event.outcome\":\"aborted\"")
     elif x.upstream_closed:
         put_text(&w, b",\"event.outcome\":\"origin_failed\"")
+    if x.tunnel.since_ns:
+        put_field(&w, b"scrubber.tunnel", 15, x.policy.policy.text + x.protocol.off, x.protocol.len, 64)
+        put_field(&w, b"scrubber.tunnel_end", 19, <const uint8_t*>tunnel_end_text(x.tunnel.how),
+                  <uint32_t>c_strlen(tunnel_end_text(x.tunnel.how)), 16)
     put_text(&w, b",\"http.request.id\":\"")
     put_hex16(&w, x.request_id)
     put_text(&w, b"\"}\n")

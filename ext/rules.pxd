@@ -49,6 +49,8 @@ cdef struct Judgement:
 cdef void judge_connection(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # request: block table again (other proofs, other areas, keys), then the area's rules. f.area is not NULL.
 cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
+# Is what is in flight for this client blocked by now (whole address, keys, area)? Never for who is never-block, nor in a dry run.
+cdef bint judge_standing(Shared* s, const Facts* f, uint64_t now_ns) noexcept nogil
 # account: charge bytes and the origin's time, release what is concurrent, note how the client behaved. Always called, once a judgement;
 # area NULL: none was named. good: not a client error (whether it was within every limit, the judgement says).
 cdef void judge_done(Shared* s, const AreaSpec* area, const Judgement* j, uint64_t client_key, uint64_t fingerprint, uint64_t account_key,

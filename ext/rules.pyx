@@ -378,6 +378,13 @@ cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* o
     finish(&w)
 
 
+cdef bint judge_standing(Shared* s, const Facts* f, uint64_t now_ns) noexcept nogil:
+    cdef Judgement j
+    cdef Walk w
+    walk_begin(&w, s, f, now_ns, &j)
+    return w.enforce and not never_blocked(f) and request_blocked(&w)
+
+
 cdef inline uint16_t face_of(uint64_t fingerprint, uint64_t account_key) noexcept nogil:
     cdef uint64_t x = account_key if account_key else fingerprint
     cdef uint16_t face = <uint16_t>(x ^ (x >> 16) ^ (x >> 32) ^ (x >> 48))

@@ -153,6 +153,9 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_ring_acts", "Acts recorded.", "ring_acts")
     one("scrubber_ring_acts_refused", "Acts not done because they could not be recorded.", "ring_acts_refused")
     one("scrubber_table_full", "Counts or buffers that found no room.", "table_full")
+    one("scrubber_tunnels_opened", "Upgrades that origins granted.", "tunnels")
+    one("scrubber_tunnels_refused", "Upgrades beyond client_max or total_max.", "tunnels_refused")
+    one("scrubber_tunnels_cut", "Tunnels ended by a limit, a block or a reload.", "tunnels_cut")
     one("scrubber_passes", "Passes of the engines.", "passes")
     text.counter("scrubber_pass_seconds", "Time in passes.", [({}, totals["pass_ns"] * 1e-9)], "seconds")
 
@@ -171,6 +174,7 @@ def _workers(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_origin_connections", "Open connections to origins.", each("origin_connections"))
     text.gauge("scrubber_requests_in_flight", "Requests being answered.", each("requests"))
     text.gauge("scrubber_tarpit_held", "Requests held by the tarpit.", each("tarpit"))
+    text.gauge("scrubber_tunnels", "Upgraded connections (WebSocket).", each("tunnels"))
     text.gauge("scrubber_worker_generation", "Policy in force.", each("generation"))
     restarts: list[tuple[Labels, float]] = [({"child": name}, count) for name, count in snapshot.restarts.items()]
     text.counter("scrubber_restarts", "Children replaced by the keeper.", restarts)

@@ -18,6 +18,7 @@ from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
 from scrubber.config.origins import Origin, Pool, check_origins, origin_table
+from scrubber.config.tunnel import Tunnel, Upgrades
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
 from scrubber.units import (
@@ -170,6 +171,11 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         False
     )
     limits: Annotated[AreaLimits, Doc("What one request may take.")] = AreaLimits()
+    upgrade: Upgrades = ("websocket",)
+    tunnel: Annotated[Tunnel, Doc("What an upgraded connection may take.")] = Tunnel()
+    splice: Annotated[
+        bool, Doc("Move large bodies from socket to socket inside the kernel; `false`: copy them, for comparison.")
+    ] = True
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

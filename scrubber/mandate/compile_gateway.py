@@ -56,7 +56,9 @@ class GatewayWriter:
         bounds = area_bounds(area.name, self.mandates)
         return layout.AREA.pack(
             self.area_ids[area.name],
-            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields | layout.AREA_HOST_KEEP * area.keep_host,
+            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields
+            | layout.AREA_HOST_KEEP * area.keep_host
+            | layout.AREA_SPLICE * area.splice,
             *self.image.text(area.name),
             *self.rules_of_area(area.name, False),
             *self.rules_of_area(area.name, True),
@@ -83,6 +85,20 @@ class GatewayWriter:
             bounds.clients_share_max_ppm,
             bounds.blocks_max,
             bounds.block_ttl_max_ns,
+            *self._tunnel(area),
+        )
+
+    def _tunnel(self, area: Area) -> tuple[int, ...]:
+        """TunnelSpec: protocols side by side, each with a comma behind it."""
+        tunnel = area.tunnel
+        return (
+            *self.image.text("".join(f"{protocol}," for protocol in area.upgrade)),
+            tunnel.bytes_max,
+            tunnel.idle_timeout_ns,
+            tunnel.message_timeout_ns,
+            tunnel.lifetime_max_ns,
+            tunnel.client_max,
+            tunnel.total_max,
         )
 
     def _pool(self, area: str, name: str, origins: Sequence[Origin]) -> bytes:
