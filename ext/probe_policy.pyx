@@ -7,7 +7,8 @@ def probe_policy_layout() -> dict:
     return {
         "sizes": {
             "HEADER": sizeof(PolicyHeader), "LISTENER": sizeof(ListenerSpec), "AREA": sizeof(AreaSpec), "HOST": sizeof(HostSpec),
-            "ORIGIN": sizeof(OriginSpec), "POOL": sizeof(PoolSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec), "RULE": sizeof(RuleSpec),
+            "ORIGIN": sizeof(OriginSpec), "POOL": sizeof(PoolSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec),
+            "RULE": sizeof(RuleSpec),
             "SECTION": sizeof(Section), "SPAN": sizeof(Span), "AREA_RULE": sizeof(uint16_t),
         },
         "MEASURES": {
@@ -43,7 +44,8 @@ def probe_policy_layout() -> dict:
                   "ORIGIN_BACKUP": ORIGIN_BACKUP},
         "CAPACITIES": {
             "LAYOUT_VERSION": LAYOUT_VERSION, "WORKERS_MAX": WORKERS_MAX, "AREAS_MAX": AREAS_MAX, "AREA_WORDS": AREA_WORDS,
-            "LISTENERS_MAX": LISTENERS_MAX, "POOLS_MAX": POOLS_MAX, "ORIGINS_MAX": ORIGINS_MAX, "ORIGINS_POOL_MAX": ORIGINS_POOL_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
+            "LISTENERS_MAX": LISTENERS_MAX, "POOLS_MAX": POOLS_MAX, "ORIGINS_MAX": ORIGINS_MAX,
+            "ORIGINS_POOL_MAX": ORIGINS_POOL_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
             "RULES_AREA_MAX": RULES_AREA_MAX, "HEADERS_MAX": HEADERS_MAX, "HEAD_BYTES_MAX": HEAD_BYTES_MAX,
             "PREFIX_SETS_MAX": PREFIX_SETS_MAX,
         },
