@@ -49,6 +49,8 @@ cdef const char* status_text(uint16_t status) noexcept nogil:
         return b"Content Too Large"
     if status == 414:
         return b"URI Too Long"
+    if status == 416:
+        return b"Range Not Satisfiable"
     if status == 417:
         return b"Expectation Failed"
     if status == 421:
@@ -102,7 +104,7 @@ cdef void put_body(Writer* w, Exchange* x, uint16_t status) noexcept nogil:
         put_text(w, b"\",\"status\":")
         put_uint(w, status)
         put_text(w, b",\"request_id\":\"")
-        put_hex16(w, x.request_id)
+        put_request_id(w, x)
         if x.judgement.case_id:
             put_text(w, b"\",\"case\":\"")
             put_hex16(w, x.judgement.case_id)
@@ -112,7 +114,7 @@ cdef void put_body(Writer* w, Exchange* x, uint16_t status) noexcept nogil:
     put_byte(w, 32)
     put_text(w, status_text(status))
     put_text(w, b"\nrequest ")
-    put_hex16(w, x.request_id)
+    put_request_id(w, x)
     if x.judgement.case_id:
         put_text(w, b"\ncase ")
         put_hex16(w, x.judgement.case_id)
@@ -122,7 +124,7 @@ cdef void put_body(Writer* w, Exchange* x, uint16_t status) noexcept nogil:
 cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     cdef Writer w
     cdef Writer body
-    cdef uint8_t page[256]
+    cdef uint8_t page[512]
     # What follows an unread body cannot be told from the next request.
     if not x.request_done:
         x.keep_alive = 0
@@ -139,6 +141,9 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     put_text(&w, status_text(status))
     put_text(&w, b"\r\nDate: ")
     put(&w, e.date, 29)
+    if x.area.server.len:
+        put_text(&w, b"\r\nServer: ")
+        put(&w, x.policy.policy.text + x.area.server.off, x.area.server.len)
     put_either(&w, x.wants_json, b"\r\nContent-Type: application/problem+json\r\nContent-Length: ",
                b"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ")
     put_uint(&w, <uint64_t>(body.at - page))
@@ -146,7 +151,7 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     if status == 429:
         put_limits(&w, x)
     put_text(&w, b"Cache-Control: no-store\r\nX-Request-Id: ")
-    put_hex16(&w, x.request_id)
+    put_request_id(&w, x)
     if not x.keep_alive:
         put_text(&w, b"\r\nConnection: close\r\n\r\n")
     elif x.minor == 0:

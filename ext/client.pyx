@@ -55,6 +55,7 @@ cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const F
     c.since_ns = e.now_ns
     c.count_key = count_key
     c.counted = counted
+    c.proxy_due = proxy_listed(f)
     c.silent = 1
     c.silent_prev = e.silent_tail
     if e.silent_tail != NULL:
@@ -84,6 +85,11 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
     queue_clear(e, &c.out)
     if c.counted:
         counts_add(e.shared, c.count_key, -1)
+    if c.named != NULL:
+        origin_close(e, c.named)
+    if c.proxy != NULL:
+        pool_put(&e.notes, c.proxy)
+        c.proxy = NULL
     e.gauges.connections -= 1
     e.totals.closed += 1
     handle_bury(e, &c.h, reset)
@@ -200,7 +206,9 @@ cdef bint client_head(Core* e, Client* c) noexcept nogil:
             return False
     b = c.inbox
     while True:
-        if b.end > b.start:
+        if c.proxy_due and not proxied_read(e, c):
+            return False
+        if b.end > b.start and not c.proxy_due:
             if c.state == CLIENT_IDLE:
                 c.state = CLIENT_HEAD
                 c.since_ns = e.now_ns
@@ -264,6 +272,8 @@ cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil:
     x.judgement.rung = -1
     x.window = WINDOW_MIN
     x.client_key = c.peer_key
+    x.client_full = c.peer
+    x.client_port = c.port
     c.exchange = x
     c.state = CLIENT_EXCHANGE
     c.requests += 1
@@ -299,6 +309,8 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     if f.listener.trusted:
         f.proof = identity_chain(data, head, &p.prefixes[f.listener.trusted - 1], &c.peer, c.proof, &f.client_full)
     facts_address(e, f)
+    x.client_full = f.client_full
+    x.client_port = c.port if f.proof != PROOF_CHAIN else 0
     f.fingerprint = fingerprint_http1(data, head)
     index = policy_area(p, f.listener, data + head.host.off, head.host.len)
     if index >= 0:
@@ -312,6 +324,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
                                  e.account, sizeof(e.account))
             if n:
                 f.account_key = siphash(&e.shared.secret, e.account, n)
+    request_id_take(x, f)
     f.path = e.path
     f.path_len = path_normalise(data, head.path, e.path, PATH_BYTES_MAX)
     x.client_key = f.client_key
@@ -345,6 +358,11 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
         if head.body == BODY_LENGTH and head.content_length > x.area.body_bytes_max:
             status = 413
+        elif head.first[HEADER_RANGE] >= 0 and ranges_asked(data, head) > x.area.ranges_max:
+            # RFC 9110 14.2: an egregious set of ranges may be rejected, which is 416 (15.5.17).
+            x.reason = HTTP1_TOO_MANY_RANGES
+            e.totals.bad_requests += 1
+            status = 416
         else:
             status = tunnel_ask(e, x, &f)
             if status == 0:

@@ -75,6 +75,27 @@ cdef extern from *:
         }
         return got;
     }
+    /* The address that a client's connection came to; 0: a Unix socket's, which has none. */
+    static inline int scrubber_local(int fd, uint8_t address[16], uint16_t* port) {
+        struct sockaddr_storage s;
+        socklen_t n = sizeof s;
+        if (getsockname(fd, (struct sockaddr*)&s, &n) < 0) return 0;
+        if (s.ss_family == AF_INET) {
+            const struct sockaddr_in* a = (const struct sockaddr_in*)&s;
+            memset(address, 0, 10);
+            address[10] = address[11] = 0xff;
+            memcpy(address + 12, &a->sin_addr, 4);
+            *port = ntohs(a->sin_port);
+            return 1;
+        }
+        if (s.ss_family == AF_INET6) {
+            const struct sockaddr_in6* a = (const struct sockaddr_in6*)&s;
+            memcpy(address, &a->sin6_addr, 16);
+            *port = ntohs(a->sin6_port);
+            return 1;
+        }
+        return 0;
+    }
     static inline int scrubber_connect(int family, const void* address, unsigned length) {
         int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0) return -errno;
@@ -118,6 +139,7 @@ cdef extern from *:
     const int MSG_NOSIGNAL
     const int SHUT_WR
     const int AF_UNIX
+    bint scrubber_local(int fd, uint8_t* address, uint16_t* port) noexcept nogil
     uint64_t scrubber_clock(clockid_t clock) noexcept nogil
     int scrubber_errno() noexcept nogil
     int scrubber_timerfd(long interval_ns) noexcept nogil
@@ -154,6 +176,7 @@ cdef enum:
     ORIGIN_CHECK_NS = 2000000000    # how often an origin connection's own deadline is looked at, at least
     WINDOW_MIN = 16384              # bytes of a body read at once, at first
     BUFFERS_LOW = 16                # below this, bodies wait
+    REQUEST_ID_BYTES_MAX = 128
     NO_AREA = 0xFFFFFFFF
 
     HANDLE_FREE = 0
@@ -231,10 +254,19 @@ cdef struct PolicyRef:              # a policy in use; unmapped when it is not i
     uint32_t refs
     bint current
 
+# What a PROXY header said, kept for as long as the connection lives. Only connections that such a header began have one.
+cdef struct ProxyNote:
+    Address peer                    # who connected and wrote the header
+    Address destination             # where the client had connected to
+    uint16_t destination_port
+    uint16_t text_len
+    uint8_t text[796]               # JSON fields of the TLVs, each with a comma before it
+
 cdef struct Client:
     Handle h
     uint8_t state
     uint8_t proof
+    uint8_t proxy_due               # the PROXY header has to come before anything else
     uint8_t read_eof
     uint8_t keep_alive
     uint8_t silent                  # on the list of connections that have not sent a byte since accept
@@ -256,6 +288,8 @@ cdef struct Client:
     Client* silent_prev
     Client* silent_next
     uint64_t count_key              # of the connection count
+    ProxyNote* proxy                # NULL: no PROXY header named the client
+    Origin* named                   # idle, its PROXY header names this client: nobody else may use it; NULL: none
 
 cdef struct Origin:
     Handle h
@@ -274,6 +308,10 @@ cdef struct Origin:
     Queue out
     Origin* pool_prev
     Origin* pool_next
+    Client* owner                   # while idle: the client that its PROXY header names
+    Address named                   # what that header says; proxy_version 0: there was none
+    uint16_t named_port
+    uint16_t proxy_version
 
 cdef struct Frames:                 # where in a WebSocket's frames a way is
     uint64_t left                   # of the present payload
@@ -347,6 +385,10 @@ cdef struct Exchange:
     uint64_t bytes_out              # body
     uint64_t request_id
     uint64_t client_key
+    Address client_full             # as proven
+    uint16_t client_port            # 0: a chain does not tell
+    uint8_t id_len                  # of a request id taken over from a trusted proxy; 0: request_id is ours
+    uint8_t id_text[128]            # REQUEST_ID_BYTES_MAX
     uint64_t fingerprint
     uint64_t account_key
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
@@ -388,6 +430,7 @@ cdef struct Core:
     Pool exchanges
     Pool origins
     Pool buffers
+    Pool notes                      # ProxyNote
     Handle ready                    # sentinel of the ready list
     Handle* grave                   # closed in this pass: given back at its end, when no event can name them any more
     Handle* wheel[1025]             # WHEEL_SLOTS, and one for the slot that is expiring

@@ -14,7 +14,7 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
         return False
     if not pool_open(&e.exchanges, connections, sizeof(Exchange)) or not pool_open(&e.origins, origins, sizeof(Origin)):
         return False
-    if not pool_open(&e.buffers, buffers, sizeof(Buffer)):
+    if not pool_open(&e.buffers, buffers, sizeof(Buffer)) or not pool_open(&e.notes, connections, sizeof(ProxyNote)):
         return False
     e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     e.timer.h.kind = HANDLE_TIMER
@@ -28,6 +28,7 @@ cdef void area_none_fill(AreaSpec* a) noexcept nogil:
     a.http1.line_bytes_max = 8192
     a.http1.head_bytes_max = HEAD_BYTES_MAX
     a.http1.headers_max = 100
+    a.ranges_max = 1
     a.head_ns = <uint64_t>10 * 1000000000
     a.idle_ns = <uint64_t>10 * 1000000000
     a.write_ns = <uint64_t>10 * 1000000000
@@ -88,6 +89,7 @@ cdef void core_close(Core* e) noexcept nogil:
     pool_close(&e.exchanges)
     pool_close(&e.origins)
     pool_close(&e.buffers)
+    pool_close(&e.notes)
     if e.relay != NULL:
         munmap(e.relay, RELAY_BYTES)
 
@@ -196,6 +198,7 @@ cdef class Engine:
             "exchanges": (self.core.exchanges.count - self.core.exchanges.free, self.core.exchanges.count),
             "origins": (self.core.origins.count - self.core.origins.free, self.core.origins.count),
             "buffers": (self.core.buffers.count - self.core.buffers.free, self.core.buffers.count),
+            "notes": (self.core.notes.count - self.core.notes.free, self.core.notes.count),
         }
 
     def sizes(self) -> dict:

@@ -16,13 +16,28 @@ cdef inline bint request_header_ours(uint8_t id) noexcept nogil:
             or id == HEADER_X_REAL_IP or id == HEADER_X_FORWARDED_PORT or id == HEADER_TRAILER or id == HEADER_PROXY_AUTHORIZATION)
 
 
-cdef void put_chain(Writer* w, const uint8_t* data, const RequestHead* head, uint8_t id) noexcept nogil:
-    """All values of a list field, joined: what the trusted proxies in front of us said."""
+cdef void put_via(Writer* w, const uint8_t* data, const Header* headers, uint16_t count, uint8_t minor, const uint8_t* ours,
+                  uint32_t ours_len) noexcept nogil:
+    """The Via fields of the message as one, and our own member behind them (RFC 9110 7.6.3): how the message came to us, and who we are."""
     cdef uint16_t i
-    for i in range(head.header_count):
-        if head.headers[i].id == id and head.headers[i].value_len:
-            put(w, data + head.headers[i].value_off, head.headers[i].value_len)
+    cdef bint begun = False
+    cdef uint8_t* start = w.at
+    put_text(w, b"Via: ")
+    for i in range(count):
+        if headers[i].id == HEADER_VIA and headers[i].value_len:
+            if begun:
+                put(w, b", ", 2)
+            put(w, data + headers[i].value_off, headers[i].value_len)
+            begun = True
+    if ours_len:
+        if begun:
             put(w, b", ", 2)
+        put_either(w, minor != 0, b"1.1 ", b"1.0 ")
+        put(w, ours, ours_len)
+    elif not begun:
+        w.at = start
+        return
+    put(w, b"\r\n", 2)
 
 
 cdef void put_hop(Writer* w, const Address* a) noexcept nogil:
@@ -124,10 +139,10 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     if x.upgrade:
         put_upgrade(&w, x)
     put_forwarded(&w, c, f, f.listener.scheme)
-    put_text(&w, b"Via: ")
-    put_chain(&w, f.data, head, HEADER_VIA)
-    put_either(&w, x.minor != 0, b"1.1 scrubber\r\nX-Request-Id: ", b"1.0 scrubber\r\nX-Request-Id: ")
-    put_hex16(&w, x.request_id)
+    if x.area.via.len or head.first[HEADER_VIA] >= 0:
+        put_via(&w, f.data, head.headers, head.header_count, x.minor, p.text + x.area.via.off, x.area.via.len)
+    put_text(&w, b"X-Request-Id: ")
+    put_request_id(&w, x)
     put_text(&w, b"\r\n\r\n")
     if w.full:
         buffer_put(e, b)
@@ -139,7 +154,24 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
 
 cdef inline bint response_header_ours(const Header* h) noexcept nogil:
     return (h.flags & HEADER_HOP or h.id == HEADER_CONTENT_LENGTH or h.id == HEADER_TRANSFER_ENCODING or h.id == HEADER_TRAILER
-            or h.id == HEADER_X_REQUEST_ID)
+            or h.id == HEADER_X_REQUEST_ID or h.id == HEADER_VIA or h.id == HEADER_SERVER)
+
+
+cdef void put_heads(Writer* w, const Exchange* x, const uint8_t* data, const ResponseHead* r) noexcept nogil:
+    """Via and Server of an answer, as the area wants them."""
+    cdef const AreaSpec* area = x.area
+    cdef const uint8_t* text = x.policy.policy.text
+    cdef const Header* server
+    cdef bint via = area.flags & AREA_VIA_RESPONSE != 0
+    if via or r.first[HEADER_VIA] >= 0:
+        put_via(w, data, r.headers, r.header_count, r.minor, text + area.via.off, area.via.len if via else 0)
+    if area.server.len:
+        put_text(w, b"Server: ")
+        put(w, text + area.server.off, area.server.len)
+        put(w, b"\r\n", 2)
+    elif r.first[HEADER_SERVER] >= 0 and not area.flags & AREA_SERVER_HIDE:
+        server = &r.headers[r.first[HEADER_SERVER]]
+        put_header(w, data, server)
 
 
 cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim) noexcept nogil:
@@ -167,8 +199,9 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
             put_text(&w, b"Content-Length: ")
             put_uint(&w, r.content_length)
             put(&w, b"\r\n", 2)
+        put_heads(&w, x, data, r)
         put_text(&w, b"X-Request-Id: ")
-        put_hex16(&w, x.request_id)
+        put_request_id(&w, x)
         put(&w, b"\r\n", 2)
         if r.status == 101:
             put_upgrade(&w, x)

@@ -2,7 +2,7 @@
 cdef enum:
     HTTP1_OK = 0
     HTTP1_MORE = 1              # not complete yet
-    # Refusals, 2.. : one name each, for the log; http1_status() gives the answer (400, 413, 414, 417, 431, 501, 505).
+    # Refusals, 2.. : one name each, for the log; http1_status() gives the answer (400, 413, 414, 416, 417, 431, 501, 505).
     HTTP1_BAD_METHOD = 2
     HTTP1_BAD_TARGET = 3
     HTTP1_BAD_VERSION = 4
@@ -28,7 +28,9 @@ cdef enum:
     HTTP1_METHOD_REFUSED = 24   # CONNECT, TRACE
     HTTP1_BAD_EXPECT = 25
     HTTP1_BAD_UPGRADE = 26
-    HTTP1_REASONS = 27
+    HTTP1_TOO_MANY_RANGES = 27
+    HTTP1_BAD_PROXY_HEADER = 28  # before any HTTP: never answered
+    HTTP1_REASONS = 29
 
     METHOD_OTHER = 0            # any other token, forwarded as it is
     METHOD_GET = 1
@@ -130,6 +132,8 @@ cdef struct ResponseHead:
 cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, RequestHead* out) noexcept nogil
 cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, uint8_t request_method,
                         ResponseHead* out) noexcept nogil
+# Ranges that all Range fields together ask for: what their commas part, empty ones included.
+cdef uint32_t ranges_asked(const uint8_t* data, const RequestHead* head) noexcept nogil
 cdef uint16_t http1_status(int reason) noexcept nogil
 # The reason's name for the log ("bad_host"); a static string.
 cdef const char* http1_reason(int reason) noexcept nogil

@@ -56,7 +56,7 @@ cdef uint8_t HEADER_FLAGS[28]
 cdef uint8_t HEADER_OPTION[28]  # may be named by Connection
 cdef uint8_t NAME_SLOT[128]     # NAME_SLOTS: header id, 0: free
 cdef const char* METHOD_NAMES[10]
-cdef const char* REASON_NAMES[27]
+cdef const char* REASON_NAMES[29]
 
 
 cdef void http1_tables() noexcept:
@@ -79,7 +79,7 @@ cdef void http1_tables() noexcept:
         "ok", "more", "bad_method", "bad_target", "bad_version", "version_unsupported", "bad_line_end", "bad_header_name",
         "bad_header_value", "obs_fold", "bad_host", "missing_host", "duplicate_host", "host_mismatch", "bad_content_length",
         "length_and_chunked", "bad_transfer_encoding", "line_too_long", "head_too_large", "too_many_headers", "bad_chunk", "bad_trailer",
-        "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade"]
+        "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade", "too_many_ranges", "bad_proxy_header"]
     memset(NAME_SLOT, 0, sizeof(NAME_SLOT))
     for i in range(1, HEADER_IDS):
         HEADER_LENGTHS[i] = <uint32_t>strlen(HEADER_NAMES[i])
@@ -111,6 +111,8 @@ cdef uint16_t http1_status(int reason) noexcept nogil:
         return 501
     if reason == HTTP1_BAD_EXPECT:
         return 417
+    if reason == HTTP1_TOO_MANY_RANGES:
+        return 416
     if reason == HTTP1_BAD_STATUS:
         return 502
     return 400

@@ -193,6 +193,28 @@ cdef int parse_expect(const uint8_t* data, RequestHead* out) noexcept nogil:
     return HTTP1_OK
 
 
+cdef uint32_t ranges_asked(const uint8_t* data, const RequestHead* head) noexcept nogil:
+    cdef const uint8_t* p
+    cdef const uint8_t* end
+    cdef uint32_t found = 0
+    cdef int32_t i
+    if head.first[HEADER_RANGE] < 0:
+        return 0
+    for i in range(head.first[HEADER_RANGE], head.header_count):
+        if head.headers[i].id != HEADER_RANGE:
+            continue
+        found += 1
+        p = data + head.headers[i].value_off
+        end = p + head.headers[i].value_len
+        while p < end:
+            p = <const uint8_t*>memchr(p, c",", <size_t>(end - p))
+            if p == NULL:
+                break
+            found += 1
+            p += 1
+    return found
+
+
 cdef int request_meaning(const uint8_t* data, RequestHead* out, uint32_t target_host_len, uint32_t target_port) noexcept nogil:
     cdef bint close, keep_alive, upgrade
     cdef int rc = parse_host(data, out, target_host_len, target_port)

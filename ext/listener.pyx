@@ -1,7 +1,7 @@
 # Step 1, accept: see listener.pxd. A blocked source is closed with RST; so is a connection over a cap. Nothing is logged: it is counted.
 
 
-cdef inline bint accept_refused(Core* e, ListenerHandle* l, Facts* f) noexcept nogil:
+cdef bint accept_refused(Core* e, const Facts* f) noexcept nogil:
     """Block table and connection-phase rules."""
     cdef Judgement j
     memset(&j, 0, sizeof(Judgement))
@@ -12,6 +12,20 @@ cdef inline bint accept_refused(Core* e, ListenerHandle* l, Facts* f) noexcept n
         e.totals.dropped_blocked += 1
     else:
         e.totals.dropped_rule += 1
+    return True
+
+
+cdef bint connection_counted(Core* e, const Facts* f, uint64_t* count_key, bint* counted) noexcept nogil:
+    """One more connection of the client. False: over its cap, and not counted."""
+    cdef uint32_t open_now
+    count_key[0] = siphash_pair(&e.shared.secret, KEY_CLIENT, f.client_key)
+    open_now = counts_add(e.shared, count_key[0], 1)
+    counted[0] = open_now != COUNTS_FULL
+    if open_now != COUNTS_FULL and open_now > f.policy.header.connections_client_max and not trusted_peer(f):
+        counts_add(e.shared, count_key[0], -1)
+        counted[0] = False
+        e.totals.dropped_cap_client += 1
+        return False
     return True
 
 
@@ -42,8 +56,8 @@ cdef bint accept_one(Core* e, ListenerHandle* l) noexcept nogil:
     """One connection; False: nothing more to accept now."""
     cdef Facts f
     cdef uint16_t port
-    cdef uint64_t count_key
-    cdef uint32_t open_now
+    cdef uint64_t count_key = 0
+    cdef bint counted = False
     cdef int error
     cdef const PolicyHeader* limits = e.policy.policy.header
     cdef int fd
@@ -59,23 +73,17 @@ cdef bint accept_one(Core* e, ListenerHandle* l) noexcept nogil:
     f.listener = &e.policy.policy.listeners[l.index]
     f.proof = PROOF_SOCKET
     facts_address(e, &f)
-    if accept_refused(e, l, &f):
-        scrubber_reset(fd)
-        return True
-    count_key = siphash_pair(&e.shared.secret, KEY_CLIENT, f.client_key)
-    open_now = counts_add(e.shared, count_key, 1)
-    if open_now != COUNTS_FULL and open_now > limits.connections_client_max and not trusted_peer(&f):
-        counts_add(e.shared, count_key, -1)
-        e.totals.dropped_cap_client += 1
+    # Of a listed peer only its header says who the client is: nothing is asked of the peer itself.
+    if not proxy_listed(&f) and (accept_refused(e, &f) or not connection_counted(e, &f, &count_key, &counted)):
         scrubber_reset(fd)
         return True
     if (e.clients.free == 0 or e.gauges.connections >= limits.connections_max) and not room_make(e):
-        if open_now != COUNTS_FULL:
+        if counted:
             counts_add(e.shared, count_key, -1)
         e.totals.dropped_cap_total += 1
         scrubber_reset(fd)
         return True
-    client_open(e, l, fd, port, &f, count_key, open_now != COUNTS_FULL)
+    client_open(e, l, fd, port, &f, count_key, counted)
     return True
 
 

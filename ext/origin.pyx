@@ -22,6 +22,9 @@ cdef void pool_unlink(Core* e, Origin* o) noexcept nogil:
         o.pool_next.pool_prev = o.pool_prev
     o.pool_prev = NULL
     o.pool_next = NULL
+    if o.owner != NULL:
+        o.owner.named = NULL
+        o.owner = NULL
     pool.idle_count -= 1
 
 
@@ -81,9 +84,31 @@ cdef bint left_over(Core* e, Origin* o) noexcept nogil:
     return False
 
 
+cdef void origin_own(Core* e, Origin* o, Client* c) noexcept nogil:
+    """A connection whose PROXY header named a client waits for that client alone, and goes with it."""
+    if c.named != NULL:
+        origin_close(e, c.named)
+    c.named = o
+    o.owner = c
+
+
+cdef Origin* owned_take(Core* e, const Exchange* x, const OriginSpec* spec) noexcept nogil:
+    """The client's own connection, where it leads to this origin and still says who the client is."""
+    cdef Origin* o = x.client.named
+    if o == NULL:
+        return NULL
+    if (o.origin_id != spec.origin_id or o.h.events & (EVENT_READ | EVENT_HANGUP) or o.named_port != x.client_port
+            or not address_equal(&o.named, &x.client_full)):
+        origin_close(e, o)
+        return NULL
+    pool_unlink(e, o)
+    return o
+
+
 cdef void origin_release(Core* e, Origin* o) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[o.origin_id]
     cdef Exchange* x = o.exchange
+    cdef Client* c = x.client
     detach(e, x)
     # The inbox still holds the bytes that are being looked at further up; what lies behind the answer has made it not reusable.
     if not o.reusable or o.pool_epoch != pool.epoch or e.draining or left_over(e, o):
@@ -100,6 +125,8 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
             pool.idle.pool_prev = o
         pool.idle = o
         pool.idle_count += 1
+        if o.proxy_version:
+            origin_own(e, o, c)
     wait_serve(e, o.origin_id)
 
 
@@ -164,6 +191,10 @@ cdef const OriginSpec* origin_choose(Core* e, Exchange* x) noexcept nogil:
     return best
 
 
+cdef inline uint16_t proxy_version(const OriginSpec* spec) noexcept nogil:
+    return 1 if spec.flags & ORIGIN_PROXY_V1 else 2 if spec.flags & ORIGIN_PROXY_V2 else 0
+
+
 cdef void attach(Core* e, Exchange* x, Origin* o) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[o.origin_id]
     o.exchange = x
@@ -172,12 +203,23 @@ cdef void attach(Core* e, Exchange* x, Origin* o) noexcept nogil:
     e.gauges.origin_in_flight[o.origin_id] = pool.in_flight
 
 
+cdef bint name_client(Core* e, Exchange* x, Origin* o) noexcept nogil:
+    """The first bytes of a connection: whom it serves."""
+    cdef uint8_t header[PROXY_WRITE_BYTES_MAX]
+    o.named = x.client_full
+    o.named_port = x.client_port
+    return origin_write(e, o, header, proxied_write(x, o.proxy_version, header)) >= 0
+
+
 cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     """The head to the origin. It is kept until the answer begins, for the one retry."""
     cdef Origin* o = x.origin
     x.sent_ns = e.now_ns
     x.rate_ns = e.now_ns
     o.requests += 1
+    if o.proxy_version and o.requests == 1 and not name_client(e, x, o):
+        origin_failed(e, o)
+        return
     if origin_write(e, o, x.head.data, x.head.end) < 0:
         origin_failed(e, o)
         return
@@ -194,7 +236,7 @@ cdef Origin* pool_take(Core* e, OriginPool* pool) noexcept nogil:
     while pool.idle != NULL:
         o = pool.idle
         # Something arrived while it was idle, in this very pass: not to be trusted.
-        if o.h.events & (EVENT_READ | EVENT_HANGUP):
+        if o.h.events & (EVENT_READ | EVENT_HANGUP) or o.proxy_version:
             origin_close(e, o)
             continue
         pool_unlink(e, o)
@@ -230,6 +272,7 @@ cdef int origin_open(Core* e, Exchange* x, const OriginSpec* spec) noexcept nogi
     o.fresh = 1
     o.origin_id = <uint16_t>spec.origin_id
     o.pool_epoch = pool.epoch
+    o.proxy_version = proxy_version(spec)
     o.activity_ns = e.now_ns
     pool.open += 1
     e.gauges.origin_connections += 1
@@ -255,7 +298,7 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
         x.origin_id = <uint16_t>spec.origin_id
         open_max = spec.connections_max if spec.connections_max else x.area.origin_connections_max
         # A retry must not meet another stale connection.
-        o = NULL if x.retried else pool_take(e, pool)
+        o = NULL if x.retried else owned_take(e, x, spec) if proxy_version(spec) else pool_take(e, pool)
         if o != NULL:
             e.totals.origin_reused += 1
             o.state = ORIGIN_ACTIVE

@@ -39,7 +39,8 @@ cdef struct ListenerSpec:       # 128 bytes
     uint64_t areas[4]           # mask of the areas reachable here
     Span rules                  # into area_rules: connection rules asked at accept (all areas here agree)
     uint32_t scheme             # 0 http, 1 https
-    uint32_t reserved[17]
+    uint32_t proxy              # prefix set index + 1 of peers that name their client by the PROXY protocol; 0: none
+    uint32_t reserved[16]
 
 # What an upgraded connection may take; 0: no limit.
 cdef struct TunnelSpec:         # 48 bytes
@@ -79,12 +80,18 @@ cdef struct AreaSpec:           # 512 bytes
     uint64_t blocks_max
     uint64_t block_ttl_max_ns
     TunnelSpec tunnel
-    uint8_t reserved[280]
+    Span via                    # into text: our pseudonym; len 0: none
+    Span server                 # into text: what answers say in Server; len 0: the origin's own, unless AREA_SERVER_HIDE
+    uint32_t ranges_max         # byte ranges of a request
+    uint32_t heads_reserved
+    uint8_t reserved[256]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
     AREA_HOST_KEEP = 2          # pass the client's Host on (else the origin's own)
     AREA_SPLICE = 4             # large bodies go from socket to socket in the kernel
+    AREA_VIA_RESPONSE = 256     # Via in answers too
+    AREA_SERVER_HIDE = 512      # no Server field in answers
     AREA_NONE = 0xFFFFFFFF      # no area
 
 cdef struct HostSpec:           # 16 bytes; sorted by (length, bytes); "*.example.org" is stored as ".example.org"
@@ -126,6 +133,8 @@ cdef struct OriginSpec:         # 192 bytes
 
 cdef enum:
     ORIGIN_BACKUP = 1           # only while no other is available
+    ORIGIN_PROXY_V1 = 2         # the PROXY header that each connection begins with
+    ORIGIN_PROXY_V2 = 4
 
 cdef enum:
     # Keys: one, or two of them combined.

@@ -11,6 +11,7 @@ cdef enum:
     POLICY_KEYS = 8
     POLICY_CONDITIONS = 12
     POLICY_MATCHES = 5
+    HEADS_TEXT_MAX = 128
     POLICY_NS_MAX = 400000000000000000      # longer than any duration of a file
 
 ctypedef const char* Reason     # which check failed; NULL: none
@@ -26,6 +27,11 @@ cdef inline bint section_fits(const PolicyHeader* h, const Section* s, uint64_t 
 # A span lies inside a section of `count` entries.
 cdef inline bint span_fits(const Span* s, uint32_t count) noexcept nogil:
     return <uint64_t>s.off + s.len <= count
+
+
+# The same for text that goes into heads: every area adds it to every answer.
+cdef inline bint text_fits(const PolicyHeader* h, const Span* s, uint32_t bytes_max) noexcept nogil:
+    return s.len <= bytes_max and span_fits(s, h.text.count)
 
 
 cdef inline bint all_zero(const uint8_t* p, size_t n) noexcept nogil:
@@ -89,6 +95,8 @@ cdef Reason policy_listeners(const Policy* p) noexcept nogil:
         spec = &p.listeners[i]
         if spec.listener_id >= LISTENERS_MAX or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
             return "listener"
+        if not set_fits(h, spec.proxy):
+            return "listener: PROXY peers"
         if spec.default_area != AREA_NONE and spec.default_area >= h.areas.count:
             return "listener: default area"
         if not span_fits(&spec.rules, h.area_rules.count) or spec.rules.len > RULES_AREA_MAX:
@@ -99,6 +107,9 @@ cdef Reason policy_listeners(const Policy* p) noexcept nogil:
         if not all_zero(<const uint8_t*>spec.reserved, sizeof(spec.reserved)):
             return "listener: reserved bytes"
     return NULL
+
+
+cdef uint32_t AREA_FLAGS = AREA_RATELIMIT_FIELDS | AREA_HOST_KEEP | AREA_SPLICE | AREA_VIA_RESPONSE | AREA_SERVER_HIDE
 
 
 cdef Reason policy_areas(const Policy* p) noexcept nogil:
@@ -112,13 +123,15 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
         if a.area_id >= AREAS_MAX or seen[a.area_id >> 6] >> (a.area_id & 63) & 1:
             return "area: index"
         seen[a.area_id >> 6] |= <uint64_t>1 << (a.area_id & 63)
-        if a.flags & ~<uint32_t>(AREA_RATELIMIT_FIELDS | AREA_HOST_KEEP | AREA_SPLICE) or a.account_kind > ACCOUNT_BASIC:
+        if a.flags & ~AREA_FLAGS or a.account_kind > ACCOUNT_BASIC:
             return "area: flags or account"
         if not span_fits(&a.name, h.text.count) or not span_fits(&a.account_name, h.text.count):
             return "area: text"
         # An area's pools stand side by side, its own first.
         if a.pool >= h.pools.count or a.pool < i or (a.pool <= p.areas[i - 1].pool if i else a.pool != 0) or a.reserved_pool:
             return "area: pool"
+        if not text_fits(h, &a.via, HEADS_TEXT_MAX) or not text_fits(h, &a.server, HEADS_TEXT_MAX) or a.heads_reserved:
+            return "area: via or server"
         if not span_fits(&a.rules, h.area_rules.count) or not span_fits(&a.connection_rules, h.area_rules.count):
             return "area: rules"
         if <uint64_t>a.rules.len + a.connection_rules.len > RULES_AREA_MAX:
@@ -130,7 +143,7 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
                 return "area: a rule that is not about connections"
         if a.http1.headers_max > HEADERS_MAX or a.http1.head_bytes_max > HEAD_BYTES_MAX or a.http1.line_bytes_max > HEAD_BYTES_MAX:
             return "area: limits of a head"
-        if a.clients_share_ppm > 1000000 or not area_times_fit(a):
+        if a.ranges_max == 0 or a.clients_share_ppm > 1000000 or not area_times_fit(a):
             return "area: limits"
         if not span_fits(&a.tunnel.upgrades, h.text.count) or not tunnel_fits(p, &a.tunnel):
             return "area: tunnel"
@@ -207,6 +220,11 @@ cdef Reason policy_pools(const Policy* p) noexcept nogil:
     return NULL
 
 
+cdef inline bint origin_flags_fit(uint32_t flags) noexcept nogil:
+    cdef uint32_t proxied = <uint32_t>(ORIGIN_PROXY_V1 | ORIGIN_PROXY_V2)
+    return not flags & ~(<uint32_t>ORIGIN_BACKUP | proxied) and flags & proxied != proxied
+
+
 cdef Reason policy_origins(const Policy* p) noexcept nogil:
     cdef const PolicyHeader* h = p.header
     cdef const OriginSpec* o
@@ -222,7 +240,7 @@ cdef Reason policy_origins(const Policy* p) noexcept nogil:
         if seen[o.origin_id >> 6] >> (o.origin_id & 63) & 1:
             return "origin: index"
         seen[o.origin_id >> 6] |= <uint64_t>1 << (o.origin_id & 63)
-        if o.key == 0 or o.weight == 0 or o.weight > 256 or o.flags & ~<uint32_t>ORIGIN_BACKUP:
+        if o.key == 0 or o.weight == 0 or o.weight > 256 or not origin_flags_fit(o.flags):
             return "origin: key, weight or flags"
         # Linux: AF_UNIX 1, AF_INET 2, AF_INET6 10, with the sizes of their sockaddr.
         if not ((o.family == 2 and o.address_bytes == 16) or (o.family == 10 and o.address_bytes == 28)

@@ -131,6 +131,8 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
     put_byte(&w, <uint8_t>(48 + ms % 10))
     put_text(&w, b"Z\",\"event.kind\":\"event\"")
     put(&w, x.note, x.note_len)
+    if c.proxy != NULL:
+        put(&w, c.proxy.text, c.proxy.text_len)
     if x.status:
         put_number(&w, b"http.response.status_code", 25, x.status)
     put_number(&w, b"http.response.body.bytes", 24, x.bytes_out)
@@ -150,7 +152,7 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         put_field(&w, b"scrubber.tunnel_end", 19, <const uint8_t*>tunnel_end_text(x.tunnel.how),
                   <uint32_t>c_strlen(tunnel_end_text(x.tunnel.how)), 16)
     put_text(&w, b",\"http.request.id\":\"")
-    put_hex16(&w, x.request_id)
+    put_request_id(&w, x)
     put_text(&w, b"\"}\n")
     if w.full or not ring_write(&e.shared.rings[e.worker], RECORD_LINE, e.line, <uint32_t>(w.at - e.line)):
         e.totals.ring_lines_lost += 1

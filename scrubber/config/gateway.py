@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
@@ -90,6 +91,15 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         16384
     )
     headers_max: Annotated[int, integer(1, HEADERS_MAX), Doc("Header fields of a head (431).", unit="fields")] = 100
+    ranges_max: Annotated[
+        int,
+        integer(1, 4096),
+        Doc(
+            "Byte ranges that one request may ask for (416); browsers ask for one, readers of large documents for a "
+            "few, and an origin answers each with a part of its own.",
+            unit="ranges",
+        ),
+    ] = 16
     body_bytes_max: Annotated[int, _size("0B", "1TiB"), Doc("A request's body (413).")] = 64 * MIB
     head_timeout_ns: Annotated[
         int, _time("10ms", "10m"), Doc("From a head's first byte until it is complete; slowloris ends here (408).")
@@ -170,6 +180,9 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratelimit_fields: Annotated[bool, Doc("Send `RateLimit` and `RateLimit-Policy` with answers that throttle.")] = (
         False
     )
+    via: AreaViaName = None
+    via_response: AreaViaResponse = None
+    server: AreaServerField = None
     limits: Annotated[AreaLimits, Doc("What one request may take.")] = AreaLimits()
     upgrade: Upgrades = ("websocket",)
     tunnel: Annotated[Tunnel, Doc("What an upgraded connection may take.")] = Tunnel()
@@ -281,6 +294,9 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _time("0s", "1h"),
         Doc("How long requests may take to end when the gateway stops, is upgraded, or loses a listener.", '"30s"'),
     ] = msgspec.field(default=10 * S, name="stop_deadline")
+    via: ViaName = "scrubber"
+    via_response: ViaResponse = False
+    server: ServerField = "keep"
     admin: Annotated[Admin, Doc("The admin side.")] = Admin()
     log: Annotated[Log, Doc("Access lines and acts.")] = Log()
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()

@@ -82,6 +82,15 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             '["192.0.2.0/24"]',
         ),
     ] = ()
+    proxy_protocol: Annotated[
+        tuple[Annotated[str, TRUSTED], ...],
+        OneOrMore(at_least=0),
+        Doc(
+            "Peers that name their client by the PROXY protocol (v1 or v2). From these a header is required, from "
+            'anybody else none is ever read; they are never blocked. `"unix"`: whoever connects to a Unix socket.',
+            '["192.0.2.10"]',
+        ),
+    ] = ()
     areas: Annotated[
         tuple[str, ...],
         OneOrMore(),
@@ -124,8 +133,9 @@ def check_listeners(listeners: Sequence[Listener], areas: Collection[str], repor
 
 
 def _check_trusted(listener: Listener, here: str, report: Report) -> None:
-    for k, text in enumerate(listener.trusted_proxies):
-        place = f"{here}.trusted_proxies[{k}]"
+    listed = [(f"{here}.trusted_proxies[{k}]", text) for k, text in enumerate(listener.trusted_proxies)]
+    listed += [(f"{here}.proxy_protocol[{k}]", text) for k, text in enumerate(listener.proxy_protocol)]
+    for place, text in listed:
         if text.endswith("/0"):
             hint = "anybody can forge an address then, and nobody can be blocked"
             report.warning(place, f"{text} trusts everybody", "your proxies' prefixes", hint)

@@ -6,7 +6,7 @@ named ones, to which routes may send requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -37,6 +37,14 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         integer(0, 65535),
         Doc("Connections to this origin; workers share them out.", "64", "connections", default="0: the area's"),
     ] = 0
+    proxy_protocol: Annotated[
+        Literal["off", "v1", "v2"],
+        Doc(
+            "Name the client at the head of each connection by the PROXY protocol; a connection then serves one client "
+            "only. The origin has to expect it.",
+            '"v2"',
+        ),
+    ] = "off"
 
 
 def origin_table(value: Any) -> Any:

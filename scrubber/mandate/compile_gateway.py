@@ -22,6 +22,7 @@ from scrubber.mandate.schema import Mandate
 from scrubber.mandate.slots import Slots, origin_key, origin_name, pool_name, pools_of
 
 RuleSpan = tuple[int, int]
+PROXY_FLAGS = {"off": 0, "v1": layout.ORIGIN_PROXY_V1, "v2": layout.ORIGIN_PROXY_V2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,7 @@ class GatewayWriter:
         bounds = area_bounds(area.name, self.mandates)
         return layout.AREA.pack(
             self.area_ids[area.name],
-            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields
-            | layout.AREA_HOST_KEEP * area.keep_host
-            | layout.AREA_SPLICE * area.splice,
+            self._flags(area),
             *self.image.text(area.name),
             *self.rules_of_area(area.name, False),
             *self.rules_of_area(area.name, True),
@@ -86,6 +85,10 @@ class GatewayWriter:
             bounds.blocks_max,
             bounds.block_ttl_max_ns,
             *self._tunnel(area),
+            *self.image.text(self.gateway.via if area.via is None else area.via),
+            *self.image.text("" if self._server(area) in ("keep", "hide") else self._server(area)),
+            limits.ranges_max,
+            0,
         )
 
     def _tunnel(self, area: Area) -> tuple[int, ...]:
@@ -99,6 +102,19 @@ class GatewayWriter:
             tunnel.lifetime_max_ns,
             tunnel.client_max,
             tunnel.total_max,
+        )
+
+    def _server(self, area: Area) -> str:
+        return self.gateway.server if area.server is None else area.server
+
+    def _flags(self, area: Area) -> int:
+        via_response = self.gateway.via_response if area.via_response is None else area.via_response
+        return (
+            layout.AREA_RATELIMIT_FIELDS * area.ratelimit_fields
+            | layout.AREA_HOST_KEEP * area.keep_host
+            | layout.AREA_SPLICE * area.splice
+            | layout.AREA_VIA_RESPONSE * via_response
+            | layout.AREA_SERVER_HIDE * (self._server(area) == "hide")
         )
 
     def _pool(self, area: str, name: str, origins: Sequence[Origin]) -> bytes:
@@ -123,7 +139,8 @@ class GatewayWriter:
         share = share_of_worker(origin.connections_max, self.gateway.workers) if origin.connections_max else 0
         host = self.image.text(origin.host or ("localhost" if endpoint.family == "unix" else str(endpoint)))
         index = self.slots.origins[name]
-        return layout.ORIGIN.pack(index, family, len(sockaddr), share, sockaddr, *host, origin_key(name), 1, 0)
+        flags = PROXY_FLAGS[origin.proxy_protocol]
+        return layout.ORIGIN.pack(index, family, len(sockaddr), share, sockaddr, *host, origin_key(name), 1, flags)
 
     def _listener(self, index: int, listener: Listener) -> bytes:
         named = {area.name: i for i, area in enumerate(self.gateway.areas)}
@@ -135,6 +152,7 @@ class GatewayWriter:
             *area_mask(self.area_ids[name] for name in listener.areas),
             *self.rules_of_listener(listener),
             0,
+            self.prefixes.add(listener.proxy_protocol),
         )
 
 

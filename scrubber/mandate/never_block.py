@@ -22,12 +22,15 @@ LOOPBACK = ("127.0.0.1/32", "::1/128")
 
 
 def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable[str]) -> tuple[str, ...]:
-    """Canonical prefixes, each once: the mandates' lists united, trusted proxies, origins, listeners, and `machine`."""
+    """Canonical prefixes, each once: the mandates' lists united, trusted proxies, PROXY peers, origins, listeners and
+    `machine`.
+    """
     found: list[str] = list(LOOPBACK)
     for mandate in mandates:
         found += mandate.never_block
     for listener in gateway.listeners:
         found += listener.trusted_proxies
+        found += listener.proxy_protocol
         found += _ours([listener.address.address])
     for area in gateway.areas:
         members = [o.address for _, origins in pools_of(area) for o in origins]

@@ -418,6 +418,7 @@ def test_statuses() -> None:
         "too_many_headers": 431,
         "method_refused": 501,
         "bad_expect": 417,
+        "too_many_ranges": 416,
         "bad_status": 502,
     }
 
