@@ -10,7 +10,8 @@ cdef enum:
     REGION_TOTALS = 6           # counters that only grow, a slot a worker; kept when a worker dies
     REGION_GAUGES = 7           # beat, open connections, counts by key, a slot a worker; zeroed by the keeper when it dies
     REGION_RINGS = 8            # a ring a worker
-    REGIONS = 9
+    REGION_CACHE = 9            # stored answers; shared by all
+    REGIONS = 10
 
 cdef struct RegionHeader:
     uint64_t magic              # "SCRUBMEM"
@@ -49,6 +50,7 @@ cdef struct Shared:
     Ladder ladder
     Known known
     Blocks blocks
+    Cache cache
     Totals* totals[64]          # WORKERS_MAX
     Gauges* gauges[64]
     Ring rings[64]
@@ -69,8 +71,8 @@ cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nog
 
 cdef class Memory:
     cdef Shared shared
-    cdef void* maps[9]          # REGIONS
-    cdef uint64_t map_bytes[9]
+    cdef void* maps[10]         # REGIONS
+    cdef uint64_t map_bytes[10]
     cdef uint64_t gauges_slot_bytes
     cdef uint64_t sweep_at
     cdef readonly uint64_t ring_resyncs     # times that a ring's numbers made no sense

@@ -15,7 +15,8 @@ cdef uint64_t REGION_MAGIC = 0x4D454D4255524353     # "SCRUBMEM"
 cdef uint64_t CAPACITY_MAX = <uint64_t>1 << 36
 
 REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": REGION_LADDER, "known": REGION_KNOWN,
-                "blocks": REGION_BLOCKS, "totals": REGION_TOTALS, "gauges": REGION_GAUGES, "rings": REGION_RINGS}
+                "blocks": REGION_BLOCKS, "totals": REGION_TOTALS, "gauges": REGION_GAUGES, "rings": REGION_RINGS,
+                "cache": REGION_CACHE}
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
@@ -59,6 +60,9 @@ cdef bint region_plan(uint32_t kind, uint64_t capacity, uint32_t slots, RegionPl
     elif kind == REGION_BLOCKS:
         out.capacity = power_of_two(capacity, BLOCKS_BUCKET)
         out.payload_bytes = HEADER_BYTES + whole_pages(out.capacity * sizeof(BlockEntry))
+    elif kind == REGION_CACHE:
+        out.capacity = power_of_two(capacity, CACHE_BYTES_MIN) if capacity else 0
+        out.payload_bytes = HEADER_BYTES + whole_pages(cache_entries(out.capacity) * sizeof(CacheEntry)) + out.capacity
     elif kind == REGION_TOTALS:
         out.slot_bytes = whole_pages(sizeof(Totals))
     elif kind == REGION_GAUGES:
@@ -251,6 +255,7 @@ cdef class Memory:
         self.shared.blocks.count = &(<BlocksHead*>base).count
         self.shared.blocks.entries = <BlockEntry*>(base + HEADER_BYTES)
         self.shared.blocks.bucket_mask = plans["blocks"]["capacity"] // BLOCKS_BUCKET - 1
+        cache_map(&self.shared.cache, <uint8_t*>self.maps[REGION_CACHE], plans["cache"]["capacity"])
         self.shared.count_mask = plans["gauges"]["capacity"] // COUNTS_BUCKET - 1
         self.gauges_slot_bytes = plans["gauges"]["slot_bytes"]
         for i in range(self.shared.workers):

@@ -52,6 +52,21 @@ cdef struct TunnelSpec:         # 48 bytes
     uint32_t client_max         # of one client, over all workers
     uint32_t total_max          # over all workers
 
+cdef struct CacheSpec:          # 64 bytes; how answers are kept: an area's, later a route's
+    uint32_t flags              # CACHE_*; 0: nothing is kept
+    uint32_t object_bytes_max   # of a body
+    uint64_t ttl_max_ns         # 0: no bound of ours
+    uint64_t ttl_default_ns     # for answers that say nothing; 0: these are not kept
+    uint64_t stale_max_ns       # given stale for so long while the origin is in distress
+    uint64_t wait_ns            # for another's fetch
+    uint32_t wait_max           # requests that do, a worker
+    uint32_t reserved[5]
+
+cdef enum:
+    CACHE_ON = 1
+    CACHE_HONOUR_NO_CACHE = 2   # what clients say against caching counts
+    CACHE_STATUS_FIELD = 4      # send Cache-Status (RFC 9211)
+
 cdef struct AreaSpec:           # 512 bytes
     uint32_t area_id            # 0..AREAS_MAX-1: stable index in counters, masks, states
     uint32_t flags              # AREA_*
@@ -84,7 +99,8 @@ cdef struct AreaSpec:           # 512 bytes
     Span server                 # into text: what answers say in Server; len 0: the origin's own, unless AREA_SERVER_HIDE
     uint32_t ranges_max         # byte ranges of a request
     uint32_t heads_reserved
-    uint8_t reserved[256]
+    CacheSpec cache
+    uint8_t reserved[192]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy

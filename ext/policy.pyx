@@ -147,6 +147,8 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
             return "area: limits"
         if not span_fits(&a.tunnel.upgrades, h.text.count) or not tunnel_fits(p, &a.tunnel):
             return "area: tunnel"
+        if not cache_fits(&a.cache):
+            return "area: cache"
         if not all_zero(a.reserved, sizeof(a.reserved)):
             return "area: reserved bytes"
     return NULL
@@ -158,6 +160,12 @@ cdef bint tunnel_fits(const Policy* p, const TunnelSpec* t) noexcept nogil:
         return False
     return t.client_max > 0 and t.total_max > 0 and t.idle_ns > 0 and (
         t.idle_ns <= POLICY_NS_MAX and t.message_ns <= POLICY_NS_MAX and t.lifetime_ns <= POLICY_NS_MAX)
+
+
+cdef bint cache_fits(const CacheSpec* c) noexcept nogil:
+    return (c.flags & ~<uint32_t>(CACHE_ON | CACHE_HONOUR_NO_CACHE | CACHE_STATUS_FIELD) == 0 and c.object_bytes_max <= CACHE_BODY_BYTES_MAX
+            and c.ttl_max_ns <= POLICY_NS_MAX and c.ttl_default_ns <= POLICY_NS_MAX and c.stale_max_ns <= POLICY_NS_MAX
+            and c.wait_ns <= POLICY_NS_MAX and all_zero(<const uint8_t*>c.reserved, sizeof(c.reserved)))
 
 
 cdef bint area_times_fit(const AreaSpec* a) noexcept nogil:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from scrubber.config.cache import Cache, check_cache
 from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.names import NAME
@@ -189,6 +190,9 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     splice: Annotated[
         bool, Doc("Move large bodies from socket to socket inside the kernel; `false`: copy them, for comparison.")
     ] = True
+    cache: Annotated[Cache, Doc("Answers that are kept for a short time, so that a flood asks the origin once.")] = (
+        Cache()
+    )
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -223,6 +227,11 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known: Annotated[int, integer(1024, 2**28), Doc("Known clients; 64 bytes each.", unit="entries")] = 2**18
     ladder: Annotated[int, integer(1024, 2**28), Doc("Sources on a rung; 32 bytes each.", unit="entries")] = 2**17
     ring_bytes: Annotated[int, _size("256KiB", "1GiB"), Doc("Log lines on their way out, a worker.")] = 4 * MIB
+    cache: Annotated[
+        int,
+        _size("0B", "64GiB"),
+        Doc("Answers kept by `[area.cache]`, rounded up to a power of two from 64 KiB on; `0B`: no cache.", '"64MiB"'),
+    ] = 0
 
 
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -341,6 +350,7 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     check_listeners(gateway.listeners, {area.name for area in gateway.areas}, report)
     _check_areas(gateway, report)
     check_origins(gateway, report)
+    check_cache(gateway, report)
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
     if socket_bytes > UNIX_PATH_BYTES_MAX:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scrubber.config.cache import Cache
 from scrubber.config.gateway import Area, Gateway
 from scrubber.config.listener import Listener
 from scrubber.config.network import Endpoint
@@ -89,6 +90,7 @@ class GatewayWriter:
             *self.image.text("" if self._server(area) in ("keep", "hide") else self._server(area)),
             limits.ranges_max,
             0,
+            *cache_words(area.cache, workers),
         )
 
     def _tunnel(self, area: Area) -> tuple[int, ...]:
@@ -154,6 +156,17 @@ class GatewayWriter:
             0,
             self.prefixes.add(listener.proxy_protocol),
         )
+
+
+def cache_words(cache: Cache, workers: int) -> tuple[int, ...]:
+    """The fields of a CacheSpec."""
+    flags = (
+        layout.CACHE_ON * cache.enabled
+        | layout.CACHE_HONOUR_NO_CACHE * (cache.client_no_cache == "honour")
+        | layout.CACHE_STATUS_FIELD * cache.cache_status
+    )
+    times = (cache.ttl_max_ns, cache.ttl_default_ns, cache.stale_max_ns, cache.wait_ns)
+    return (flags, cache.object_bytes_max, *times, cache.wait_max // workers)
 
 
 def share_of_worker(whole: int, workers: int) -> int:

@@ -29,6 +29,7 @@ CAPACITIES = {
     "totals": 1,
     "gauges": 1024,
     "rings": 1 << 20,
+    "cache": 1 << 22,
 }
 
 MANDATE = """

@@ -15,6 +15,7 @@ CAPACITIES = {
     "totals": 1,
     "gauges": 1024,
     "rings": 1 << 18,
+    "cache": 1 << 20,
 }
 
 
