@@ -27,7 +27,8 @@ class Proxy:
     """`with Proxy(…) as found`: area "site" for site.test before `found.origin`.
 
     The texts go where their names say: `gateway` (top level and its tables), `listener`, `area`, `limits` (of the
-    area), `extra` (further tables at the end). `origins` replaces the recording origin as where requests go.
+    area), `extra` (further tables at the end). `origins` replaces the recording origin as where requests go;
+    `proxy_out`: it expects the PROXY protocol, v1 or v2.
     """
 
     def __init__(
@@ -46,12 +47,16 @@ class Proxy:
         origins: Sequence[str] = (),
         origin_host: str = "127.0.0.1",
         areas: Sequence[str] = ("site",),
+        proxy_out: str = "off",
     ) -> None:
         self.origin = Recorder(origin_host)
+        self.origin.proxied = proxy_out != "off"
+        self.proxy_out = proxy_out
         self.directory = Path(tempfile.mkdtemp(prefix="px-"))
         self.mandate_areas = areas
         self.proportion = proportion
         self.workers = workers
+        named = f'{{ address = "{self.origin.address}", proxy_protocol = "{proxy_out}" }}'
         text = f"""
 workers = {workers}
 state_dir = "state"
@@ -65,7 +70,7 @@ address = "{address}"
 name = "site"
 hosts = ["site.test"]
 default = {json.dumps(default)}
-origins = {json.dumps(list(origins) or [self.origin.address])}
+origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "off" else named}
 {area}
 [area.limits]
 {limits}

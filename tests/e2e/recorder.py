@@ -13,6 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+from tests.reference import proxy_header
 
 HEAD_END = b"\r\n\r\n"
 
@@ -104,6 +107,14 @@ class Exchange:
         if not piece:
             raise Gone
         self.data += piece
+
+    def read_proxy_header(self) -> None:
+        while (found := proxy_header.parse(self.data)) == "more":
+            self.more()
+        if isinstance(found, str):
+            raise ValueError("no PROXY header")
+        self.origin.named[self.number] = found
+        self.data = self.data[found["length"] :]
 
     def read_line(self) -> bytes:
         while b"\r\n" not in self.data:
@@ -210,6 +221,8 @@ class Recorder:
         self.open = 0
         self.slow_read_bytes_s = 0  # how fast bodies are read; 0: at once
         self.keep_alive = True
+        self.proxied = False  # each connection has to begin with a PROXY header
+        self.named: dict[int, dict[str, Any]] = {}  # what it said, by number of the connection
         self.lock = threading.Lock()
         self.socks: set[socket.socket] = set()
         self.ended = False
@@ -238,6 +251,8 @@ class Recorder:
 
     def serve(self, exchange: Exchange) -> None:
         try:
+            if self.proxied:
+                exchange.read_proxy_header()
             while True:
                 self.serve_one(exchange)
         except (Gone, OSError):
