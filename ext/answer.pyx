@@ -158,6 +158,7 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
         put_text(&w, b"\r\nConnection: keep-alive\r\n\r\n")
     else:
         put_text(&w, b"\r\n\r\n")
+    x.head_out += <uint32_t>(w.at - e.line)
     if x.method != METHOD_HEAD:
         put(&w, page, <uint64_t>(body.at - page))
         x.bytes_out = <uint64_t>(body.at - page)

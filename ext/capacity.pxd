@@ -24,6 +24,7 @@ cdef enum:
     NOTE_BYTES = 1536           # the part of an access line known before the answer
     LINE_BYTES_MAX = 4096       # a finished access line
 
+    LOG_PASS_PER_S_MAX = 1000000000
     CELLS_BUCKET = 8            # limiter cells a bucket (two cache lines)
     COUNTS_BUCKET = 8
     BLOCKS_BUCKET = 4

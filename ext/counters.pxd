@@ -49,7 +49,8 @@ cdef struct Totals:
     uint64_t tunnels            # opened
     uint64_t tunnels_refused    # client_max, total_max
     uint64_t tunnels_cut        # by a limit, a block or a reload
-    uint64_t reserved[5]
+    uint64_t log_sampled        # access lines left out as log.sample_pass says
+    uint64_t reserved[4]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

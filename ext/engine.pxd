@@ -138,6 +138,7 @@ cdef extern from *:
     const int ENFILE
     const int MSG_NOSIGNAL
     const int SHUT_WR
+    const int AF_INET6
     const int AF_UNIX
     bint scrubber_local(int fd, uint8_t* address, uint16_t* port) noexcept nogil
     uint64_t scrubber_clock(clockid_t clock) noexcept nogil
@@ -167,6 +168,7 @@ cdef enum:
     STEP_BYTES_MAX = 524288         # one connection's share of a pass
     LINGER_NS = 2000000000          # after a refusal: time for the client to read the answer
     LINGER_BYTES_MAX = 1048576
+    LOG_BURST_NS = 100000000        # of lines of requests that passed, where they are sampled
     INTERIM_MAX = 16                # 1xx responses before the final one
     ORIGIN_TRIES_MAX = 3            # connects for one request
     POLICIES_MAX = 256              # in force, and older ones that requests in flight still hold
@@ -391,6 +393,11 @@ cdef struct Exchange:
     uint8_t id_text[128]            # REQUEST_ID_BYTES_MAX
     uint64_t fingerprint
     uint64_t account_key
+    uint64_t queued_ns              # since when it waits for an origin connection
+    uint64_t queue_ns               # how long it waited, in all
+    uint64_t connect_ns             # how long the last connect took; 0: none was made for it
+    uint32_t head_in                # bytes of the heads, as they came in and as they went out
+    uint32_t head_out
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
     Judgement judgement
     Address client_address          # proven, whole
@@ -415,6 +422,9 @@ cdef struct OriginPool:             # connections to one origin, of this worker
     uint32_t epoch                  # grows when the address behind the id changes: older connections are not reused
     uint32_t address_bytes
     uint8_t sockaddr[128]
+    uint32_t name_epoch             # of `name`, the address as access lines have it
+    uint32_t name_len
+    uint8_t name[112]
 
 cdef struct Core:
     int epoll_fd
@@ -442,7 +452,10 @@ cdef struct Core:
     bint accept_paused              # out of descriptors: tried again at the next tick
     bint draining
     uint64_t drain_deadline_ns
-    bint access_log
+    bint access_log                 # access lines are wanted
+    uint64_t log_pass_ns            # between two lines of requests that passed; 0: all are written
+    uint64_t log_due_ns             # when the next one is due
+    uint64_t log_left_out           # since the last one that was written
     bint starved                    # somebody waits for buffers
     Client* silent                  # oldest first
     Client* silent_tail

@@ -102,7 +102,7 @@ cdef class Engine:
     """A worker's engine over listeners that it does not own.
 
     memory: the mapped regions, slot being this worker's; policy: the image to begin with; listeners: (fd, index in the policy's listeners);
-    config: origins_max, buffers_max (counts), access_log (bool).
+    config: origins_max, buffers_max (counts).
     """
     cdef Core* core
     cdef Memory memory
@@ -125,7 +125,6 @@ cdef class Engine:
         self.core.worker = <uint32_t>memory.shared.slot
         self.core.totals = memory.shared.totals[self.core.worker]
         self.core.gauges = memory.shared.gauges[self.core.worker]
-        self.core.access_log = config.get("access_log", True)
         memcpy(&self.core.id_key, <const char*>key, 16)
         area_none_fill(&self.core.area_none)
         if not core_open(self.core, connections, config.get("origins_max", 4096), config.get("buffers_max", 8192)):
@@ -160,6 +159,7 @@ cdef class Engine:
             self.core.policy.current = False
         place.current = True
         self.core.policy = place
+        log_update(self.core)
         origin_pools_update(self.core)
         self.generation = policy.policy.header.generation
         self.core.gauges.generation = self.generation

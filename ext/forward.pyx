@@ -214,6 +214,7 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
         buffer_put(e, b)
         return False
     b.end = <uint32_t>(w.at - b.data)
+    x.head_out += b.end
     queue_add(&x.client.out, b)
     return True
 

@@ -147,11 +147,13 @@ cdef void origin_wait_leave(Core* e, Exchange* x) noexcept nogil:
     x.wait_prev = NULL
     x.wait_next = NULL
     x.waiting = 0
+    x.queue_ns += e.now_ns - x.queued_ns
     pool.waiting -= 1
 
 
 cdef void wait_join(Core* e, Exchange* x, OriginPool* pool) noexcept nogil:
     x.waiting = 1
+    x.queued_ns = e.now_ns
     x.wait_prev = pool.wait_tail
     x.wait_next = NULL
     if pool.wait_tail != NULL:
@@ -445,6 +447,7 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
             connect_failed(e, o, 502)
             return
         o.state = ORIGIN_ACTIVE
+        x.connect_ns = e.now_ns - o.activity_ns
         timer_clear(e, &o.h)
         timer_set(e, &o.h, e.now_ns + earlier(x.area.read_ns, ORIGIN_CHECK_NS))
         request_send(e, x)

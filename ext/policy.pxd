@@ -29,7 +29,9 @@ cdef struct PolicyHeader:       # 256 bytes
     uint32_t tarpit_max         # a worker
     uint32_t default_area       # index into areas, 0xFFFFFFFF: none (421)
     uint64_t never_block        # prefix set index + 1
-    uint8_t reserved[72]
+    uint32_t log_lines          # 0: no access lines are wanted
+    uint32_t log_pass_per_s     # lines of requests that passed and were served, a worker; 0: all
+    uint8_t reserved[64]
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds

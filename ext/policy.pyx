@@ -57,6 +57,8 @@ cdef Reason policy_header(const PolicyHeader* h, uint64_t nbytes) noexcept nogil
         return "header: reserved bytes"
     if h.prefix_sets > 64 or h.enforce > 1 or not set_fits(h, h.never_block):
         return "header: prefix sets or enforce"
+    if h.log_lines > 1 or h.log_pass_per_s > LOG_PASS_PER_S_MAX:
+        return "header: log"
     if h.listeners.count == 0 or h.listeners.count > LISTENERS_MAX:
         return "number of listeners"
     if h.areas.count == 0 or h.areas.count > AREAS_MAX:

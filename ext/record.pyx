@@ -2,6 +2,10 @@
 # Invariant: a line is valid JSON whatever the client sent; a field that does not fit is shortened or left out.
 
 
+cdef extern from "string.h" nogil:
+    size_t c_strnlen "strnlen"(const char* s, size_t n)
+
+
 cdef inline void put_name(Writer* w, const char* name, uint32_t n) noexcept nogil:
     put(w, b",\"", 2)
     put(w, name, n)
@@ -46,6 +50,7 @@ cdef void put_peer(Writer* w, Client* c) noexcept nogil:
 cdef void note_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept nogil:
     cdef Writer w
     cdef const RequestHead* head = f.head
+    x.head_in = head.head_bytes
     if not e.access_log:
         return
     w.at = x.note
@@ -115,10 +120,85 @@ cdef void put_judgement(Writer* w, Exchange* x) noexcept nogil:
     put_either(w, j.known, b",\"scrubber.known\":true", b",\"scrubber.known\":false")
 
 
+cdef void log_update(Core* e) noexcept nogil:
+    cdef const PolicyHeader* h = e.policy.policy.header
+    e.access_log = h.log_lines
+    e.log_pass_ns = <uint64_t>1000000000 / h.log_pass_per_s if h.log_pass_per_s else 0
+
+
+cdef inline bint ordinary(const Exchange* x) noexcept nogil:
+    """The request passed and was served. Only such lines may be left out."""
+    return (x.judgement.decided == VERDICT_PASS and not x.reason and not x.aborted and not x.upstream_closed
+            and x.status != 0 and x.status < 500 and (x.status < 400 or x.first_ns != 0))
+
+
+cdef bint one_too_many(Core* e) noexcept nogil:
+    if e.log_pass_ns == 0:
+        return False
+    if e.log_due_ns <= e.now_ns:
+        e.log_due_ns = e.now_ns
+    elif e.log_due_ns - e.now_ns > LOG_BURST_NS:
+        e.log_left_out += 1
+        e.totals.log_sampled += 1
+        return True
+    e.log_due_ns += e.log_pass_ns
+    return False
+
+
+cdef void put_origin(Writer* w, OriginPool* pool) noexcept nogil:
+    """Where the request went: ADDRESS:PORT or unix:PATH. Put together once an address."""
+    cdef Writer name
+    cdef uint8_t text[46]
+    cdef Address a
+    cdef const uint8_t* s = pool.sockaddr
+    cdef uint16_t family
+    if pool.name_epoch != pool.epoch:
+        name.at = pool.name
+        name.end = pool.name + sizeof(pool.name)
+        name.full = False
+        memcpy(&family, s, 2)
+        if family == AF_UNIX:
+            put_text(&name, b"unix:")
+            put(&name, s + 2, c_strnlen(<const char*>s + 2, 105))
+        else:
+            memset(&a, 0, sizeof(a))
+            if family == AF_INET6:
+                memcpy(a.bytes, s + 8, 16)
+                put_byte(&name, 91)
+            else:
+                a.bytes[10] = 0xff
+                a.bytes[11] = 0xff
+                memcpy(a.bytes + 12, s + 4, 4)
+            put(&name, text, address_format(&a, text))
+            if family == AF_INET6:
+                put_byte(&name, 93)
+            put_byte(&name, 58)
+            put_uint(&name, <uint64_t>s[2] << 8 | s[3])
+        pool.name_len = <uint32_t>(name.at - pool.name)
+        pool.name_epoch = pool.epoch
+    put_field(w, b"scrubber.origin", 15, pool.name, pool.name_len, 112)
+
+
+cdef void put_timings(Core* e, Writer* w, Exchange* x) noexcept nogil:
+    cdef uint32_t retries = x.retried + (x.tries - 1 if x.tries > 1 else 0)
+    put_number(w, b"event.duration", 14, e.now_ns - x.start_ns)
+    if x.queue_ns:
+        put_number(w, b"scrubber.queue_ns", 17, x.queue_ns)
+    if x.connect_ns:
+        put_number(w, b"scrubber.connect_ns", 19, x.connect_ns)
+    if x.first_ns:
+        put_number(w, b"scrubber.origin_ns", 18, x.first_ns - x.sent_ns)
+    if x.sent_ns or x.tries:
+        put_origin(w, &e.origin_pools[x.origin_id])
+    if retries:
+        put_number(w, b"scrubber.retries", 16, retries)
+
+
 cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
     cdef Writer w
     cdef uint64_t ms
-    if not e.access_log:
+    cdef bint counted = ordinary(x)
+    if not e.access_log or (counted and one_too_many(e)):
         return
     w.at = e.line
     w.end = e.line + sizeof(e.line)
@@ -137,9 +217,11 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         put_number(&w, b"http.response.status_code", 25, x.status)
     put_number(&w, b"http.response.body.bytes", 24, x.bytes_out)
     put_number(&w, b"http.request.body.bytes", 23, x.bytes_in)
-    put_number(&w, b"event.duration", 14, e.now_ns - x.start_ns)
-    if x.first_ns:
-        put_number(&w, b"scrubber.origin_ns", 18, x.first_ns - x.sent_ns)
+    put_number(&w, b"http.response.bytes", 19, x.bytes_out + x.head_out)
+    put_number(&w, b"http.request.bytes", 18, x.bytes_in + x.head_in)
+    put_timings(e, &w, x)
+    if counted and e.log_left_out:
+        put_number(&w, b"scrubber.weight", 15, e.log_left_out + 1)
     put_judgement(&w, x)
     if x.reason:
         put_field(&w, b"error.code", 10, <const uint8_t*>http1_reason(x.reason), <uint32_t>c_strlen(http1_reason(x.reason)), 32)
@@ -158,3 +240,5 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         e.totals.ring_lines_lost += 1
         return
     e.totals.ring_lines += 1
+    if counted:
+        e.log_left_out = 0

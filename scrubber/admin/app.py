@@ -54,6 +54,9 @@ class Served(Protocol):
     async def reload(self) -> dict[str, Any]:
         """The new generation and the warnings. FilesRefused: nothing changed."""
 
+    async def reopen(self) -> dict[str, Any]:
+        """Log files opened anew, for who moved them away."""
+
     def acts(self, since: int) -> list[dict[str, Any]]:
         """Acts after that number."""
 
@@ -98,6 +101,7 @@ def make_app(served: Served, token: str) -> web.Application:
             web.post("/v1/blocks", _block),
             web.delete("/v1/blocks", _unblock),
             web.post("/v1/reload", _reload),
+            web.post("/v1/reopen", _reopen),
             web.get("/v1/acts", _acts),
             web.get("/metrics", _metrics),
         ]
@@ -146,6 +150,10 @@ async def _unblock(request: web.Request) -> web.Response:
 
 async def _reload(request: web.Request) -> web.Response:
     return _json(await request.app[SERVED].reload())
+
+
+async def _reopen(request: web.Request) -> web.Response:
+    return _json(await request.app[SERVED].reopen())
 
 
 async def _acts(request: web.Request) -> web.Response:

@@ -150,6 +150,7 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_origin_bad_responses", "Responses refused for their bytes.", "origin_bad")
     one("scrubber_ring_lines", "Access lines given to the supervisor.", "ring_lines")
     one("scrubber_ring_lines_lost", "Access lines lost because the ring was full.", "ring_lines_lost")
+    one("scrubber_log_sampled", "Access lines left out, as log.sample_pass says.", "log_sampled")
     one("scrubber_ring_acts", "Acts recorded.", "ring_acts")
     one("scrubber_ring_acts_refused", "Acts not done because they could not be recorded.", "ring_acts_refused")
     one("scrubber_table_full", "Counts or buffers that found no room.", "table_full")
@@ -188,9 +189,9 @@ def _state(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_enforcing", "0: dry run.", [({}, int(snapshot.enforce))])
     expires: list[tuple[Labels, float]] = [({"mandate": name}, at) for name, at in snapshot.mandates_expire.items()]
     text.gauge("scrubber_mandate_expires_seconds", "Unix time at which a mandate ends.", expires, "seconds")
-    text.counter("scrubber_log_lines", "Lines in the access log.", [({}, snapshot.log_lines)])
+    text.counter("scrubber_log_lines", "Lines written, over all destinations of the log.", [({}, snapshot.log_lines)])
     text.counter(
-        "scrubber_log_lines_lost", "Lines that the access log's file did not take.", [({}, snapshot.log_lines_lost)]
+        "scrubber_log_lines_lost", "Lines that a destination of the log did not take.", [({}, snapshot.log_lines_lost)]
     )
     reloads: list[tuple[Labels, float]] = [({"result": result}, count) for result, count in snapshot.reloads.items()]
     text.counter("scrubber_reloads", "Reloads, by result.", reloads)

@@ -1,4 +1,4 @@
-"""Commands for a running gateway: status, block, unblock, reload. They reach it over its Unix socket.
+"""Commands for a running gateway: status, block, unblock, reload, reopen. They reach it over its Unix socket.
 
 Owns: how the gateway is found, and how its answers look.
 """
@@ -112,6 +112,17 @@ def unblock(source: str, reason: str, gateway: Path | None, socket: Path | None,
         output.say_json(answer)
     else:
         output.stdout().print(screen.act_text(answer))
+
+
+@click.command()
+@to_gateway
+def reopen(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Open log files anew, after they were moved away. (SIGUSR1 to the keeper does the same.)"""
+    answer = ask(gateway, socket, "POST", "/v1/reopen")
+    if as_json:
+        output.say_json(answer)
+    else:
+        output.stdout().print(f"opened anew: {', '.join(answer['reopened']) or 'nothing to open'}", markup=False)
 
 
 @click.command()

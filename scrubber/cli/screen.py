@@ -32,6 +32,7 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         _print_whole(console, table)
     blocks = status["blocks"]["in_force"]
     console.print(Text(f"{blocks:,} block{'' if blocks == 1 else 's'} in force, {_mandates(status)}"))
+    console.print(_log(status["log"]))
     acts = status["acts"][-ACTS_SHOWN:]
     if acts:
         console.print(Text("what happened last:", "bold"))
@@ -91,6 +92,18 @@ def _children(status: Mapping[str, Any]) -> Table:
             f"{child['requests']:,}" if "requests" in child else "",
         )
     return table
+
+
+def _log(log: Mapping[str, Any]) -> Text:
+    """What became of log lines; losses in red."""
+    if not log["destinations"]:
+        return Text("no log is written")
+    text = Text(f"log: {log['lines']:,} lines to {', '.join(each['to'] for each in log['destinations'])}")
+    lost = log["lines_lost"] + log["ring_lines_lost"]
+    text.append(f", {lost:,} lost", "bold red" if lost else "")
+    if log["sampled"]:
+        text.append(f", {log['sampled']:,} of requests that passed left out (sample_pass)")
+    return text
 
 
 def _mandates(status: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from scrubber.config.cache import Cache, check_cache
 from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
+from scrubber.config.log import Log, check_log, resolve_log
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
 from scrubber.config.origins import Origin, Pool, check_origins, origin_table
@@ -253,18 +254,6 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return str(Path(self.socket).parent / "admin.token")
 
 
-class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`access`: a path (in the end absolute), "-" for stdout, "off"."""
-
-    access: Annotated[
-        str,
-        Doc(
-            "Access lines and acts, one JSON object a line (ECS names): a path relative to `state_dir`, "
-            '`"-"` for stdout, or `"off"`.'
-        ),
-    ] = "access.log"
-
-
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole gateway file, resolved."""
 
@@ -307,7 +296,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     via_response: ViaResponse = False
     server: ServerField = "keep"
     admin: Annotated[Admin, Doc("The admin side.")] = Admin()
-    log: Annotated[Log, Doc("Access lines and acts.")] = Log()
+    log: Annotated[Log, Doc("Access lines and acts: see [operations](operations.md#logs).")] = Log()
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
     memory: Annotated[
         Memory,
@@ -351,6 +340,7 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     _check_areas(gateway, report)
     check_origins(gateway, report)
     check_cache(gateway, report)
+    check_log(gateway.log, report)
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
     if socket_bytes > UNIX_PATH_BYTES_MAX:
@@ -401,7 +391,6 @@ def default_state_dir() -> str:
 def _resolve(gateway: Gateway, file: Path) -> Gateway:
     home = file.parent
     state_dir = home / gateway.state_dir if gateway.state_dir else Path(default_state_dir())
-    access = gateway.log.access
     every = tuple(a.name for a in gateway.areas)
     replace = msgspec.structs.replace
     return replace(
@@ -411,6 +400,6 @@ def _resolve(gateway: Gateway, file: Path) -> Gateway:
         state_dir=str(state_dir),
         mandates=tuple(str(home / m) for m in gateway.mandates),
         admin=replace(gateway.admin, socket=str(state_dir / (gateway.admin.socket or "admin.sock"))),
-        log=replace(gateway.log, access=access if access in ("-", "off") else str(state_dir / access)),
+        log=resolve_log(gateway.log, state_dir),
         listeners=tuple(li if li.areas else replace(li, areas=every) for li in gateway.listeners),
     )

@@ -84,7 +84,6 @@ def restart_reasons(old: Gateway, new: Gateway) -> list[Problem]:
         "state_dir": (old.state_dir, new.state_dir),
         "memory": (old.memory, new.memory),
         "admin.socket": (old.admin.socket, new.admin.socket),
-        "log.access": (old.log.access, new.log.access),
         "limits.connections_max": (old.limits.connections_max, new.limits.connections_max),
     }
     return [

@@ -167,6 +167,8 @@ class _Compiler:
             limits.tarpit_max // gateway.workers,
             next((i for i, a in enumerate(gateway.areas) if a.default), layout.NONE),
             never,
+            int(bool(gateway.log.access)),
+            -(-gateway.log.sample_pass_per_s // gateway.workers),
         )
         names = [f"{mandate.id}/{rule.name}" for _, mandate, rule in self.listed]
         return CompiledPolicy(self.image.finish(generation, head), self.prefixes.images(), names)

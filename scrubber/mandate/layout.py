@@ -32,7 +32,7 @@ SECTIONS: Final = (
 
 SECTION = struct.Struct("<II")
 SPAN = struct.Struct("<II")
-HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQ72x")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII64x")
 LISTENER = struct.Struct("<IIII4QIIII64x")
 AREA = struct.Struct("<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "II4QII" + "II" * 2 + "II" + "II4QI20x" + "192x")
 HOST = struct.Struct("<IIII")

@@ -1,4 +1,4 @@
-"""The access log: finished lines from the rings into a file, or to stdout.
+"""A log file, or stdout: finished lines appended to it.
 
 Owns: the file, what was lost and why. Used by one thread at a time, and never by the supervisor's loop.
 Invariants: writing never waits for a reader; a line is whole or, where the disk filled up in its middle, ended and
@@ -13,17 +13,39 @@ import os
 import select
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 SAY_EVERY_S = 60.0
 REOPEN_EVERY_S = 1.0
 STDOUT = "-"
 
 
+class Sink(Protocol):
+    """A destination of lines. Nothing here raises for what the destination does; nothing waits for it."""
+
+    name: str
+    lines: int  # written
+    lines_lost: int  # could not be written
+    error: str  # why the last write failed; "" when it did not
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append these lines (each without its line end)."""
+
+    def flush(self) -> None:
+        """Go on with what waits, if anything does."""
+
+    def reopen(self) -> None:
+        """What was moved away is let go: the next line goes to its name."""
+
+    def close(self) -> None:
+        """The end of it."""
+
+
 class AccessLog:
-    """`path` "-": stdout; "": none, lines are only counted."""
+    """`path` "-": stdout."""
 
     def __init__(self, path: str, logger: logging.Logger) -> None:
-        self.path = path
+        self.name = self.path = path
         self.lines = 0  # written
         self.lines_lost = 0  # could not be written
         self.error = ""  # why the last write failed; "" when it did not
@@ -36,9 +58,6 @@ class AccessLog:
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Append these lines (each without its line end)."""
-        if not self.path:
-            self.lines += len(lines)
-            return
         if not lines:
             return
         try:
@@ -53,6 +72,17 @@ class AccessLog:
         if lost := len(lines) - whole:
             self.lines_lost += lost
             self._say()
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def reopen(self) -> None:
+        """Let go of the file and open its name, now: whoever moved it away finds the new one there."""
+        self.close()
+        try:
+            self._open_if_needed()
+        except OSError as error:
+            self.error = error.strerror or str(error)
 
     def close(self) -> None:
         if self._fd >= 0 and self.path != STDOUT:
@@ -112,7 +142,7 @@ class AccessLog:
 
 def check_writable(path: str) -> str | None:
     """Why an access log cannot be written there; None: it can. Leaves an empty file at most."""
-    if path in ("", STDOUT):
+    if path == STDOUT:
         return None
     try:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o640)

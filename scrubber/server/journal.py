@@ -1,23 +1,29 @@
-"""From the rings to the access log, and acts to those who ask what is happening.
+"""From the rings to the logs, and acts to those who ask what is happening.
 
-Owns: the one thread that reads rings and writes the log. Invariants: the supervisor's loop never waits for a disk; acts
-of the workers and of the supervisor go into the same log, in the order in which they were taken up.
+Owns: the one thread that reads rings and writes logs. Invariants: the supervisor's loop never waits for a disk; acts of
+the workers and of the supervisor go the same way, in the order in which they were taken up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from scrubber import _native
+from scrubber.config.log import Log
 from scrubber.control.acts import Act, Acts, from_record
-from scrubber.server.access_log import AccessLog
+from scrubber.server.outputs import Outputs
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 EVERY_S = 0.05
 READ_BYTES_MAX = 1 << 20  # a ring, a round
@@ -28,8 +34,8 @@ RECORD_ACT = 2  # ext/ring.pxd
 class Journal:
     """Call `run` as a task; `finish` takes the last look."""
 
-    def __init__(self, memory: _native.Memory, workers: int, path: str, logger: logging.Logger) -> None:
-        self.log = AccessLog("" if path == "off" else path, logger)
+    def __init__(self, memory: _native.Memory, workers: int, log: Log, logger: logging.Logger) -> None:
+        self.outputs = Outputs(log, logger)
         self.acts = Acts()
         self.area_names: Mapping[int, str] = {}  # of the policy in force
         self._memory = memory
@@ -48,25 +54,36 @@ class Journal:
             await self._look()
             await asyncio.sleep(EVERY_S)
 
+    async def use(self, log: Log) -> None:
+        """From the next line on, as this says."""
+        await self._in_thread(self.outputs.use, log)
+
+    async def reopen(self) -> list[str]:
+        """What was taken up so far goes where it went so far; then every file is opened anew. What could not be."""
+        return await self._in_thread(self.outputs.reopen)
+
     async def finish(self) -> None:
-        """Whatever is left in the rings, then the file is closed."""
+        """Whatever is left in the rings, then all is closed."""
         with contextlib.suppress(OSError):
             while await self._look():
                 pass
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.log.close)
+        await self._in_thread(self.outputs.close)
         self._thread.shutdown()
 
     async def _look(self) -> bool:
         """Take up and write what there is; whether there was anything."""
         own, self._own = self._own, []
-        loop = asyncio.get_running_loop()
-        found, acts = await loop.run_in_executor(self._thread, self._take_up, own)
+        found, acts = await self._in_thread(self._take_up, own)
         self.acts.add(acts)
         return found
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **how: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, functools.partial(work, *args, **how))
 
     def _take_up(self, lines: list[bytes]) -> tuple[bool, list[Act]]:
         """In the thread: read all rings, write all lines; the acts among them."""
         acts: list[Act] = []
+        act_at = list(range(len(lines)))  # which of the lines are acts
         found = False
         wall_offset_ns = time.time_ns() - time.monotonic_ns()
         for _ in range(ROUNDS_MAX):
@@ -74,11 +91,13 @@ class Journal:
                 for kind, record in self._memory.ring_read(slot, READ_BYTES_MAX):
                     if kind == RECORD_ACT:
                         acts.append(from_record(record, wall_offset_ns, self.area_names))
+                        act_at.append(len(lines))
                         lines.append(msgspec.json.encode(acts[-1]))
                     else:
                         lines.append(record.rstrip(b"\n"))
             if not lines:
                 break
-            self.log.write(lines)
-            lines, found = [], True
+            self.outputs.write(lines, act_at)
+            lines, act_at, found = [], [], True
+        self.outputs.flush()
         return found, acts

@@ -297,7 +297,7 @@ class Keeper:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
         for each in handled:
             signal.signal(each, lambda *_: None)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -314,6 +314,8 @@ class Keeper:
         for number in sock.recv(64):
             if number == signal.SIGHUP:
                 self._reload()
+            elif number == signal.SIGUSR1:
+                self._send(self.supervisor, {"type": "reopen"})  # one that starts opens its files anyway
             elif self.draining:
                 self.log.warning("told to end a second time: at once")
                 self._stop_now(0)

@@ -48,8 +48,9 @@ class Overview:
         """/v1/status: see docs/operations.md."""
         now = datetime.datetime.now(datetime.UTC)
         blocks, blocks_by_area = self.memory.blocks_count()
+        totals = self.memory.totals([])
         down = await self._origins_down(policy) if not self.history.people().requests else None
-        log = self.journal.log
+        log = self.journal.outputs
         return {
             "version": __version__,
             "started": _iso(self.started),
@@ -74,7 +75,14 @@ class Overview:
                 }
                 for each in policy.mandates
             ],
-            "log": {"path": log.path, "lines": log.lines, "lines_lost": log.lines_lost, "error": log.error},
+            "log": {
+                "lines": log.lines,
+                "lines_lost": log.lines_lost,
+                "ring_lines_lost": totals["ring_lines_lost"],
+                "sampled": totals["log_sampled"],
+                "error": "; ".join(log.errors()),
+                "destinations": log.describe(),
+            },
             "reload": self.last_reload,
             "acts": self.journal.acts.last(ACTS_SHOWN),
         }
@@ -87,8 +95,7 @@ class Overview:
         found += [f"mandate {each.id} has expired" for each in policy.mandates if each.head.expires <= now]
         if not policy.gateway.enforce:
             found.append("dry run (enforce = false): decides and records, touches nothing")
-        if self.journal.log.error:
-            found.append(f"access log: {self.journal.log.error}, {self.journal.log.lines_lost} lines lost")
+        found += [f"log: {error}" for error in self.journal.outputs.errors()]
         if self.last_reload and not self.last_reload["ok"]:
             found.append(f"the reload of {self.last_reload['at']} was refused: {self.last_reload['message']}")
         return found
@@ -156,8 +163,8 @@ class Overview:
             generation=policy.generation,
             enforce=policy.gateway.enforce,
             mandates_expire={each.id: each.head.expires.timestamp() for each in policy.mandates},
-            log_lines=self.journal.log.lines,
-            log_lines_lost=self.journal.log.lines_lost,
+            log_lines=self.journal.outputs.lines,
+            log_lines_lost=self.journal.outputs.lines_lost,
             reloads=self.reloads,
             now_ns=time.monotonic_ns(),
         )

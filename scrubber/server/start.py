@@ -21,7 +21,7 @@ from scrubber.config.gateway import Gateway
 from scrubber.control.policy import compile_files
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.load import Loaded
-from scrubber.server import access_log, images, memfd
+from scrubber.server import images, memfd, outputs
 from scrubber.server.plan import ListenerPlan, Plan
 
 DRAIN_S = 10.0
@@ -38,9 +38,7 @@ def prepare(loaded: Loaded) -> Plan:
     lock = take_lock(gateway.admin.socket)
     token.make(gateway.admin.token_file)
     token.read(gateway.admin.token_file)
-    if gateway.log.access != "off" and (why := access_log.check_writable(gateway.log.access)):
-        hint = 'name another file in [log] access, or "-" for stdout, or "off"'
-        raise OperatorError(f"cannot write the access log {gateway.log.access}: {why}", hint=hint)
+    outputs.check_files(gateway.log)
     policy, compiled = compile_files(gateway, loaded.mandates, {}, FIRST_GENERATION)
     try:
         regions, gauges = make_memory(gateway)
@@ -62,7 +60,7 @@ def prepare(loaded: Loaded) -> Plan:
         drain_s=DRAIN_S,
         protects=protects(gateway),
         admin_socket=gateway.admin.socket,
-        settings={"engine": {"access_log": gateway.log.access != "off"}},
+        settings={"engine": {}},
     )
 
 

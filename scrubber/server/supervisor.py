@@ -8,6 +8,7 @@ compiling and writing happen in threads, so that the loop beats; the beat comes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
 import logging
@@ -24,9 +25,9 @@ from scrubber.admin import metrics, token
 from scrubber.control import acts
 from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
-from scrubber.errors import FilesRefused, InternalError, ScrubberError
+from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
-from scrubber.server import child, images, log, memfd
+from scrubber.server import child, images, log, memfd, outputs
 from scrubber.server.by_hand import ByHand
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat
@@ -60,7 +61,7 @@ class Supervisor:
         self.memory = _native.Memory(start.regions(), -1)
         self.policy = from_image(memfd.read_all(start.fds["policy"]))
         self.workers = start.workers
-        self.journal = Journal(self.memory, start.workers, self.policy.gateway.log.access, logger)
+        self.journal = Journal(self.memory, start.workers, self.policy.gateway.log, logger)
         self.journal.area_names = self.policy.area_names()
         self.by_hand = ByHand(self.memory, self.journal)
         self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
@@ -154,6 +155,8 @@ class Supervisor:
     def _obey(self, received: Received) -> None:
         if received.type == "children":
             self.overview.children = received.message["children"]
+        elif received.type == "reopen":
+            self._watch(self.loop.create_task(self._reopen_by_signal()))
         elif received.type == "reload":
             self._watch(self.loop.create_task(self._reload_by_signal()))
         elif received.type == "drain":
@@ -176,12 +179,28 @@ class Supervisor:
         except Exception:
             self.logger.exception("reload: a defect; what is in force stays")
 
+    async def _reopen_by_signal(self) -> None:
+        with contextlib.suppress(OperatorError):  # it has been logged
+            await self.reopen()
+
+    async def reopen(self) -> dict[str, Any]:
+        """Served.reopen: log files that were moved away are let go, their names opened."""
+        failed = await self.journal.reopen()
+        if failed:
+            message = f"not every log file could be opened: {'; '.join(failed)}"
+            self.logger.error("%s", message)
+            raise OperatorError(message, hint="see that the directory exists and may be written; it is tried again")
+        self.logger.info("log files opened anew")
+        return {"reopened": [each["to"] for each in self.journal.outputs.describe()]}
+
     async def reload(self) -> dict[str, Any]:
         """Served.reload: read the files again; on any problem keep what is in force."""
         async with self.changing:
             try:
                 policy, compiled, problems = await self._in_thread(read_again, self.policy)
+                await self._in_thread(outputs.check_files, policy.gateway.log)
                 workers = await self._put_in_force(policy, compiled)
+                await self.journal.use(policy.gateway.log)
             except ScrubberError as error:
                 self._reloaded(ok=False, message=error.message)
                 raise

@@ -426,7 +426,7 @@ def test_a_full_disk_is_counted_and_said_and_traffic_goes_on(gateway: GatewayFac
     until(lambda: running.status()["log"]["lines_lost"] >= 20)
     status = running.status()
     assert "No space left" in status["log"]["error"]
-    assert any("access log" in notice for notice in status["notices"])
+    assert any("/dev/full" in notice for notice in status["notices"])
     assert running.stderr.count("No space left") == 1
     assert set(ask(running, 20)) == {200}
 

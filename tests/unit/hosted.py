@@ -135,7 +135,7 @@ origins = ["127.0.0.1:{origin_port}"]
             self.memory,
             self.policy(),
             [(self.listener.fileno(), 0)],
-            {"origins_max": 64, "buffers_max": 256, "access_log": True},
+            {"origins_max": 64, "buffers_max": 256},
         )
         self.running = True
         self.lock = threading.Lock()

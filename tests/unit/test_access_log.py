@@ -106,15 +106,32 @@ def test_a_pipe_that_nobody_reads_never_holds_us(tmp_path: Path) -> None:
     log.close()
 
 
-def test_none_is_only_counted() -> None:
-    log = AccessLog("", LOGGER)
-    log.write([b"a", b"b"])
-    assert (log.lines, log.lines_lost) == (2, 0)
+def test_reopening_leaves_the_moved_file_and_makes_the_new_one_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), LOGGER)
+    log.write([b"one"])
+    path.rename(tmp_path / "access.log.1")
+    log.reopen()
+    assert path.read_bytes() == b""
+    log.write([b"two"])
+    log.close()
+    assert (tmp_path / "access.log.1").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+
+
+def test_reopening_where_nothing_can_be_opened_is_said(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    log = AccessLog(str(tmp_path / "dir" / "access.log"), LOGGER)
+    log.write([b"one"])
+    (tmp_path / "dir").rename(tmp_path / "moved")
+    log.reopen()
+    assert "No such file" in log.error
+    log.write([b"two"])
+    assert (log.lines, log.lines_lost) == (1, 1)
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     assert check_writable(str(tmp_path / "access.log")) is None
     assert check_writable("-") is None
-    assert check_writable("") is None
     assert check_writable(str(tmp_path)) == "Is a directory"
     assert check_writable(str(tmp_path / "none" / "x")) == "No such file or directory"

@@ -35,7 +35,7 @@ def test_version() -> None:
     assert result.output == f"scrubber {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "block", "unblock", "reload"])
+@pytest.mark.parametrize("command", ["run", "check", "status", "block", "unblock", "reload", "reopen"])
 def test_every_command_has_help(command: str) -> None:
     result = scrubber(command, "--help")
     assert result.exit_code == 0

@@ -60,7 +60,17 @@ def test_every_key_is_read() -> None:
     assert gateway.state_dir == str(GOOD / "state")
     assert gateway.admin.socket == str(GOOD / "state" / "a.sock")
     assert gateway.admin.token_file == str(GOOD / "state" / "admin.token")
-    assert gateway.log.access == "-"
+    template = "{client} {request:json} {{{status}}}"
+    assert [(str(each.to), each.format) for each in gateway.log.access] == [
+        ("-", template),
+        (str(GOOD / "state" / "combined.log"), "combined"),
+        ("syslog:/dev/log", template),
+        ("syslog+udp://127.0.0.1:514", template),
+        ("syslog+tcp://[::1]:601", "ecs"),
+    ]
+    assert (gateway.log.access[2].facility, gateway.log.access[2].tag) == ("daemon", "gate")
+    assert [str(each.to) for each in gateway.log.acts] == ["/var/log/scrubber/acts.log", "syslog:/dev/log"]
+    assert gateway.log.sample_pass_per_s == 1001
     assert gateway.mandates == (str(GOOD / "full-mandate.toml"), str(GOOD / "second-mandate.toml"))
     assert gateway.listeners[0].trusted_proxies == ("192.0.2.0/24", "2001:db8:1::/48", "198.51.100.7/32")
     assert gateway.listeners[0].default == "api"
@@ -100,7 +110,8 @@ def test_paths_stand_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir("/")
     gateway = load(path)
     assert gateway.file == str(path)
-    assert gateway.log.access == str(tmp_path / "s" / "a.log")
+    assert [str(each.to) for each in gateway.log.access] == [str(tmp_path / "s" / "a.log")]
+    assert gateway.log.acts == gateway.log.access
     assert gateway.admin.socket == str(tmp_path / "s" / "admin.sock")
 
 
