@@ -39,7 +39,7 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
 	@touch $@
 
-.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd) bench/macro/native.pyx
+.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.h ext/*.cc) bench/macro/native.pyx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FLAVOURS = {
     "release": (["-O2", "-g1", "-DNDEBUG"], []),
@@ -21,7 +22,7 @@ FLAVOURS = {
 flavour = os.environ.get("SCRUBBER_BUILD", "release")
 compile_args, link_args = FLAVOURS[flavour]
 
-sources = sorted(str(p) for p in Path("ext").glob("*.p[yx][xd]"))
+sources = sorted(str(p) for kind in ("*.p[yx][xd]", "*.h", "*.cc") for p in Path("ext").glob(kind))
 # Cythonised as `_native` so that ext/_native.pxd is found beside it; it belongs into the package.
 (native,) = cythonize(
     [
@@ -32,6 +33,8 @@ sources = sorted(str(p) for p in Path("ext").glob("*.p[yx][xd]"))
             extra_compile_args=[*compile_args, "-std=gnu11", "-mcx16", "-fno-strict-aliasing", "-Wno-unused-function",
                                 "-Wno-sign-compare"],
             extra_link_args=link_args,
+            include_dirs=["ext"],
+            libraries=["re2", "stdc++"],
         )
     ],
     build_dir=f"build/cython-{flavour}",
@@ -40,6 +43,19 @@ sources = sorted(str(p) for p in Path("ext").glob("*.p[yx][xd]"))
 )
 native.name = "scrubber._native"
 
+
+class BuildExt(build_ext):
+    """Compiles the core's C++ (ext/*.cc) with flags of its own and links it in: what is C in the core stays C."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if ext is native:
+            flags = [*compile_args, "-std=c++17", "-fvisibility=hidden"]
+            parts = sorted(str(p) for p in Path("ext").glob("*.cc"))
+            scratch = str(Path(self.build_temp) / flavour)
+            ext.extra_objects = self.compiler.compile(parts, output_dir=scratch, extra_postargs=flags)
+        super().build_extension(ext)
+
+
 extensions = [native]
 if {"build_ext", "editable_wheel"} & set(sys.argv):     # never into a wheel
     extensions += cythonize(
@@ -47,4 +63,4 @@ if {"build_ext", "editable_wheel"} & set(sys.argv):     # never into a wheel
         build_dir="build/cython-bench",
     )
 
-setup(ext_modules=extensions)
+setup(ext_modules=extensions, cmdclass={"build_ext": BuildExt})

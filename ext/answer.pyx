@@ -45,6 +45,8 @@ cdef const char* status_text(uint16_t status) noexcept nogil:
         return b"Forbidden"
     if status == 408:
         return b"Request Timeout"
+    if status == 405:
+        return b"Method Not Allowed"
     if status == 413:
         return b"Content Too Large"
     if status == 414:
@@ -125,6 +127,9 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     cdef Writer w
     cdef Writer body
     cdef uint8_t page[512]
+    cdef const PageSpec* own = page_of_error(x, status)
+    if own != NULL and page_error(e, x, own, status):
+        return
     # What follows an unread body cannot be told from the next request.
     if not x.request_done:
         x.keep_alive = 0
@@ -150,6 +155,10 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     put_text(&w, b"\r\n")
     if status == 429:
         put_limits(&w, x)
+    elif x.retry_s:
+        put_text(&w, b"Retry-After: ")
+        put_uint(&w, x.retry_s)
+        put_text(&w, b"\r\n")
     put_text(&w, b"Cache-Control: no-store\r\nX-Request-Id: ")
     put_request_id(&w, x)
     if not x.keep_alive:

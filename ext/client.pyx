@@ -70,11 +70,12 @@ cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const F
 
 
 cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
+    cdef bint unsent
     if c.h.fd < 0:
         return
     if c.exchange != NULL:
-        c.exchange.aborted = c.state != CLIENT_TUNNEL and not c.exchange.upstream_closed and (
-            not c.exchange.response_done or c.out.head != NULL)
+        unsent = not c.exchange.response_done or c.out.head != NULL or c.exchange.page != NULL
+        c.exchange.aborted = unsent and c.state != CLIENT_TUNNEL and not c.exchange.upstream_closed
         exchange_end(e, c.exchange)
     if c.state == CLIENT_TARPIT:
         e.gauges.tarpit -= 1
@@ -293,6 +294,14 @@ cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil:
     exchange_pump(e, c)
 
 
+cdef bint facts_https(const Facts* f) noexcept nogil:
+    """How the client came: what a trusted proxy says of it, else the listener's own scheme."""
+    cdef int16_t i = f.head.first[HEADER_X_FORWARDED_PROTO]
+    if f.proof == PROOF_CHAIN and i >= 0:
+        return f.head.headers[i].value_len == 5 and fold_equal(f.data + f.head.headers[i].value_off, <const uint8_t*>b"https", 5)
+    return f.listener.scheme != 0
+
+
 cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* data) noexcept nogil:
     """Step 4, identify: client, account, fingerprint, area -> keys."""
     cdef const Policy* p = e.policy.policy
@@ -311,6 +320,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     facts_address(e, f)
     x.client_full = f.client_full
     x.client_port = c.port if f.proof != PROOF_CHAIN else 0
+    x.https = facts_https(f)
     f.fingerprint = fingerprint_http1(data, head)
     index = policy_area(p, f.listener, data + head.host.off, head.host.len)
     if index >= 0:
@@ -340,6 +350,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     cdef const uint8_t* data = c.inbox.data + c.inbox.start
     cdef Facts f
     cdef uint16_t status = 0
+    cdef bint answered = False
     x.method = head.method
     x.minor = head.minor
     x.request_body = head.body
@@ -356,7 +367,9 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.judged_ns = e.now_ns
     note_request(e, c, x, &f)
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
-        if head.body == BODY_LENGTH and head.content_length > x.area.body_bytes_max:
+        if (f.area.routes.len or f.area.maintenance) and route_request(e, x, &f):
+            answered = True
+        elif head.body == BODY_LENGTH and head.content_length > route_body_bytes_max(x):
             status = 413
         elif head.first[HEADER_RANGE] >= 0 and ranges_asked(data, head) > x.area.ranges_max:
             # RFC 9110 14.2: an egregious set of ranges may be rejected, which is 416 (15.5.17).
@@ -370,6 +383,8 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     c.inbox.start += head.head_bytes
     c.scan = 0
     inbox_release(e, c)
+    if answered:
+        return
     if status:
         answer(e, x, status)
     elif x.judgement.verdict == VERDICT_PASS:

@@ -8,7 +8,7 @@ cdef struct AreaTotals:
     uint64_t measures[8]        # MEASURES: acts begun (rung entered), block included
     uint64_t status_class[6]    # answers to clients: [1]=1xx .. [5]=5xx, [0]=none sent
     uint64_t known_requests     # by clients known from before
-    uint64_t known_served       # of these, answered by the origin below 500
+    uint64_t known_served       # of these, answered below 500, by the origin or a route
     uint64_t served             # answered by the origin
     uint64_t origin_errors      # 502, 503, 504 by us
     uint64_t client_aborts
@@ -19,7 +19,8 @@ cdef struct AreaTotals:
     uint64_t refused_acts       # blocks that proportion or never-block refused
     uint64_t latency[64]        # LATENCY_BUCKETS, PASS requests, first byte to end of answer
     uint64_t latency_ns_sum
-    uint64_t reserved[7]
+    uint64_t answered           # by a route, below 500: neither an origin's doing nor a refusal
+    uint64_t reserved[6]
 
 cdef struct Totals:
     uint64_t accepted

@@ -398,6 +398,13 @@ cdef struct Exchange:
     uint64_t connect_ns             # how long the last connect took; 0: none was made for it
     uint32_t head_in                # bytes of the heads, as they came in and as they went out
     uint32_t head_out
+    const RouteSpec* route          # NULL: none
+    const PageSpec* page            # its body is being sent; NULL: it is not
+    uint32_t page_part
+    uint32_t page_sent              # of that part
+    uint32_t retry_s                # Retry-After of what is answered here; 0: none
+    uint8_t own                     # answered by a route or a maintenance page, not by an origin
+    uint8_t https                   # the client's side is
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
     Judgement judgement
     Address client_address          # proven, whole
@@ -468,6 +475,7 @@ cdef struct Core:
     ResponseHead response
     uint8_t path[2048]              # PATH_BYTES_MAX
     uint8_t account[512]
+    Span groups[10]                 # PATTERN_GROUPS_MAX + 1: of the route's pattern, places in path
     uint8_t line[6144]              # scratch for answers and access lines
     uint8_t* relay                  # RELAY_BYTES
     uint64_t clock_second           # of the cached texts below

@@ -57,7 +57,7 @@ cdef int request_chunks(Core* e, Client* c, Exchange* x) noexcept nogil:
         if outcome == CHUNKED_DATA:
             x.bytes_in += run.len
             x.rate_bytes += run.len
-            if x.bytes_in > x.area.body_bytes_max:
+            if x.bytes_in > route_body_bytes_max(x):
                 request_refuse(e, x, 413)
                 return -1
             if chunk_write(e, &x.origin.out, b.data + b.start + run.off, run.len) < 0:
@@ -463,7 +463,11 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
         if client_flush(e, c) < 0:
             client_close(e, c, True)
             return False
-    if not x.response_done or c.out.head != NULL:
+    if x.page != NULL and c.out.head == NULL:
+        if page_pump(e, c, x) < 0:
+            client_close(e, c, True)
+            return False
+    if not x.response_done or c.out.head != NULL or x.page != NULL:
         return False
     keep = x.keep_alive and x.request_done and not e.draining
     exchange_end(e, x)
@@ -483,6 +487,7 @@ cdef void count_exchange(Core* e, Exchange* x) noexcept nogil:
     cdef Judgement* j = &x.judgement
     # Of a tunnel: until it was open.
     cdef uint64_t latency_ns = (x.first_ns if x.tunnel.since_ns else e.now_ns) - x.start_ns
+    cdef bint answered = x.own != 0 and not x.aborted and x.status < 500
     cdef bint served = x.first_ns != 0 and not x.aborted and not x.upstream_closed
     t.requests += 1
     t.verdicts[j.decided % VERDICTS] += 1
@@ -491,16 +496,17 @@ cdef void count_exchange(Core* e, Exchange* x) noexcept nogil:
     t.bytes_out += x.bytes_out
     t.shed += j.shed
     t.client_aborts += x.aborted
+    t.answered += answered
     if x.first_ns:
         t.origin_ns += x.first_ns - x.sent_ns
         t.served += served
         t.latency[latency_bucket(latency_ns)] += 1
         t.latency_ns_sum += latency_ns
-    elif x.status == 502 or x.status == 503 or x.status == 504:
+    elif not x.own and (x.status == 502 or x.status == 503 or x.status == 504):
         t.origin_errors += 1
     if j.known and not x.aborted:
         t.known_requests += 1
-        t.known_served += served and x.status < 500
+        t.known_served += answered or (served and x.status < 500)
 
 
 cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:

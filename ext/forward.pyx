@@ -105,7 +105,9 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     cdef const Policy* p = f.policy
     cdef Writer w
     cdef uint16_t i
+    cdef uint16_t status
     cdef const OriginSpec* origin
+    cdef const Span* edits = route_request_edits(x)
     cdef Buffer* b
     if x.pool == NULL or x.pool.origins.len == 0:
         return 503
@@ -117,9 +119,15 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     w.full = False
     put(&w, f.data + head.method_text.off, head.method_text.len)
     put_byte(&w, 32)
-    if head.path.len == 0:
-        put_byte(&w, 47)
-    put(&w, f.data + head.target.off, head.target.len)
+    if x.route != NULL and x.route.rewrite.len:
+        status = route_target(e, x, f, &w)
+        if status:
+            buffer_put(e, b)
+            return status
+    else:
+        if head.path.len == 0:
+            put_byte(&w, 47)
+        put(&w, f.data + head.target.off, head.target.len)
     put_text(&w, b" HTTP/1.1\r\nHost: ")
     origin = &p.origins[x.pool.origins.off]
     if x.area.flags & AREA_HOST_KEEP and head.authority.len:
@@ -128,8 +136,11 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         put(&w, p.text + origin.host.off, origin.host.len)
     put(&w, b"\r\n", 2)
     for i in range(head.header_count):
-        if not head.headers[i].flags & HEADER_HOP and not request_header_ours(head.headers[i].id):
+        if not head.headers[i].flags & HEADER_HOP and not request_header_ours(head.headers[i].id) and not (
+                edits.len and edits_drop(p, edits, f.data + head.headers[i].name_off, head.headers[i].name_len)):
             put_header(&w, f.data, &head.headers[i])
+    if edits.len:
+        edits_put(p, edits, &w, x, f)
     if head.body == BODY_LENGTH:
         put_text(&w, b"Content-Length: ")
         put_uint(&w, head.content_length)
@@ -178,6 +189,8 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     cdef ResponseHead* r = &e.response
     cdef Writer w
     cdef uint16_t i
+    cdef const Policy* p = x.policy.policy
+    cdef const Span* edits = route_response_edits(x)
     cdef Buffer* b = buffer_get(e)
     if b == NULL:
         return False
@@ -190,9 +203,12 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     put(&w, data + r.reason.off, r.reason.len)
     put(&w, b"\r\n", 2)
     for i in range(r.header_count):
-        if not response_header_ours(&r.headers[i]):
+        if not response_header_ours(&r.headers[i]) and not (
+                edits.len and edits_drop(p, edits, data + r.headers[i].name_off, r.headers[i].name_len)):
             put_header(&w, data, &r.headers[i])
     if not interim:
+        if edits.len:
+            edits_put(p, edits, &w, x, NULL)
         if x.client_chunked:
             put_text(&w, b"Transfer-Encoding: chunked\r\n")
         elif r.has_content_length and r.status != 204 and r.status != 101:

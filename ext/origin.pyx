@@ -415,10 +415,10 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     if o.state == ORIGIN_TUNNEL:
         return                      # its client's timer looks after both
     c = x.client
-    due = o.activity_ns + x.area.read_ns
+    due = o.activity_ns + route_read_ns(x)
     # While the client is the one who is slow, its own deadlines count.
     if c.out.head != NULL or (not x.request_done and o.out.head == NULL):
-        due = e.now_ns + x.area.read_ns
+        due = e.now_ns + route_read_ns(x)
     if e.now_ns < due:
         timer_set(e, &o.h, earlier(due, e.now_ns + ORIGIN_CHECK_NS))
         return
@@ -449,7 +449,7 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
         o.state = ORIGIN_ACTIVE
         x.connect_ns = e.now_ns - o.activity_ns
         timer_clear(e, &o.h)
-        timer_set(e, &o.h, e.now_ns + earlier(x.area.read_ns, ORIGIN_CHECK_NS))
+        timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
         request_send(e, x)
     elif not x.request_done or o.out.head != NULL:
         request_pump(e, x)

@@ -20,6 +20,10 @@ cdef struct PolicyHeader:       # 256 bytes
     Section area_rules          # uint16: rule indexes, request phase
     Section conditions
     Section rungs
+    Section routes
+    Section pages
+    Section edits
+    Section parts
     Section text                # bytes that Span fields point into
     Section source              # JSON of the gateway file and mandates it was made of: a new supervisor finds everything here
     uint32_t prefix_sets        # how many prefix images belong to it
@@ -31,7 +35,7 @@ cdef struct PolicyHeader:       # 256 bytes
     uint64_t never_block        # prefix set index + 1
     uint32_t log_lines          # 0: no access lines are wanted
     uint32_t log_pass_per_s     # lines of requests that passed and were served, a worker; 0: all
-    uint8_t reserved[64]
+    uint8_t reserved[32]
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds
@@ -102,7 +106,13 @@ cdef struct AreaSpec:           # 512 bytes
     uint32_t ranges_max         # byte ranges of a request
     uint32_t heads_reserved
     CacheSpec cache
-    uint8_t reserved[192]
+    Span routes                 # into routes: the first that matches wins
+    Span request_edits          # into edits; a route has them joined with its own
+    Span response_edits
+    Span error_pages            # into pages: for our own answers; the one for all others last
+    uint32_t maintenance        # page index + 1; 0: none
+    uint32_t reserved_page
+    uint8_t reserved[152]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
@@ -246,6 +256,11 @@ cdef struct Policy:
     const uint16_t* area_rules
     const ConditionSpec* conditions
     const RungSpec* rungs
+    const RouteSpec* routes
+    const PageSpec* pages
+    const EditSpec* edits
+    const PartSpec* parts
+    void** patterns             # compiled, by RouteSpec.pattern; NULL: not made (a policy that only is looked at)
     const uint8_t* text
     Prefixes prefixes[64]
     uint32_t prefix_sets

@@ -81,7 +81,9 @@ cdef Reason policy_sections(const PolicyHeader* h) noexcept nogil:
         return "text: too large"
     if not (section_fits(h, &h.listeners, sizeof(ListenerSpec)) and section_fits(h, &h.areas, sizeof(AreaSpec))
             and section_fits(h, &h.hosts, sizeof(HostSpec)) and section_fits(h, &h.origins, sizeof(OriginSpec))
-            and section_fits(h, &h.pools, sizeof(PoolSpec))
+            and section_fits(h, &h.pools, sizeof(PoolSpec)) and section_fits(h, &h.routes, sizeof(RouteSpec))
+            and section_fits(h, &h.pages, sizeof(PageSpec)) and section_fits(h, &h.edits, sizeof(EditSpec))
+            and section_fits(h, &h.parts, sizeof(PartSpec))
             and section_fits(h, &h.rules, sizeof(RuleSpec)) and section_fits(h, &h.area_rules, sizeof(uint16_t))
             and section_fits(h, &h.conditions, sizeof(ConditionSpec)) and section_fits(h, &h.rungs, sizeof(RungSpec))
             and section_fits(h, &h.text, 1) and section_fits(h, &h.source, 1)):
@@ -381,6 +383,10 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
     out.area_rules = <const uint16_t*>(base + h.area_rules.offset)
     out.conditions = <const ConditionSpec*>(base + h.conditions.offset)
     out.rungs = <const RungSpec*>(base + h.rungs.offset)
+    out.routes = <const RouteSpec*>(base + h.routes.offset)
+    out.pages = <const PageSpec*>(base + h.pages.offset)
+    out.edits = <const EditSpec*>(base + h.edits.offset)
+    out.parts = <const PartSpec*>(base + h.parts.offset)
     out.text = base + h.text.offset
     # Rules first: listeners and areas follow indexes that policy_rules checks.
     reason = policy_conditions(out)
@@ -398,6 +404,8 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
         reason = policy_pools(out)
     if reason == NULL:
         reason = policy_origins(out)
+    if reason == NULL:
+        reason = policy_routes(out)
     if reason != NULL:
         memset(out, 0, sizeof(Policy))
     return reason

@@ -25,6 +25,7 @@ cdef class PolicyImage:
     cdef Policy policy
     cdef Mapping mappings[PREFIX_SETS_MAX + 1]
     cdef int mapped
+    cdef Patterns patterns          # of its routes
 
     def __init__(self, fd: int, prefix_fds=()):
         cdef Mapping* image = self.map(fd, sizeof(PolicyHeader), "policy")
@@ -37,6 +38,9 @@ cdef class PolicyImage:
             raise PolicyRefused(f"{len(prefix_fds)} prefix images came with it, {h.prefix_sets} belong to it")
         for index, prefix_fd in enumerate(prefix_fds):
             self.add_prefixes(index, prefix_fd)
+        self.patterns = Patterns([self.text(self.policy.routes[i].path).encode() for i in range(h.routes.count)
+                                  if self.policy.routes[i].match == ROUTE_PATTERN])
+        self.policy.patterns = self.patterns.compiled
 
     def __dealloc__(self):
         cdef int i

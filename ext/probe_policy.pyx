@@ -10,6 +10,7 @@ def probe_policy_layout() -> dict:
             "ORIGIN": sizeof(OriginSpec), "POOL": sizeof(PoolSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec),
             "RULE": sizeof(RuleSpec),
             "SECTION": sizeof(Section), "SPAN": sizeof(Span), "AREA_RULE": sizeof(uint16_t),
+            "ROUTE": sizeof(RouteSpec), "PAGE": sizeof(PageSpec), "EDIT": sizeof(EditSpec), "PART": sizeof(PartSpec),
         },
         "MEASURES": {
             "observe": MEASURE_OBSERVE, "throttle": MEASURE_THROTTLE, "challenge": MEASURE_CHALLENGE, "tarpit": MEASURE_TARPIT,
@@ -39,16 +40,24 @@ def probe_policy_layout() -> dict:
             "least_connections": BALANCE_LEAST_CONNECTIONS, "round_robin": BALANCE_ROUND_ROBIN, "hash:client": BALANCE_HASH_CLIENT,
             "hash:header": BALANCE_HASH_HEADER,
         },
+        "ROUTES": {"exact": ROUTE_EXACT, "prefix": ROUTE_PREFIX, "pattern": ROUTE_PATTERN},
+        "PARTS": {
+            "text": PART_TEXT, "client_ip": PART_CLIENT_IP, "request_id": PART_REQUEST_ID, "host": PART_HOST, "scheme": PART_SCHEME,
+            "path": PART_PATH, "query": PART_QUERY, "query_more": PART_QUERY_MORE, "rest": PART_REST, "group": PART_GROUP,
+            "case": PART_CASE, "status": PART_STATUS,
+        },
         "RUNGS": {"RUNG_VALID": RUNG_VALID, "RUNG_EXPIRED": RUNG_EXPIRED},
         "FLAGS": {"AREA_RATELIMIT_FIELDS": AREA_RATELIMIT_FIELDS, "AREA_HOST_KEEP": AREA_HOST_KEEP, "ORIGIN_BACKUP": ORIGIN_BACKUP,
                   "AREA_SPLICE": AREA_SPLICE, "AREA_VIA_RESPONSE": AREA_VIA_RESPONSE, "AREA_SERVER_HIDE": AREA_SERVER_HIDE,
-                  "ORIGIN_PROXY_V1": ORIGIN_PROXY_V1, "ORIGIN_PROXY_V2": ORIGIN_PROXY_V2},
+                  "ORIGIN_PROXY_V1": ORIGIN_PROXY_V1, "ORIGIN_PROXY_V2": ORIGIN_PROXY_V2,
+                  "PAGE_FILE": PAGE_FILE, "EDIT_DROP": EDIT_DROP, "EDIT_PUT": EDIT_PUT},
         "CAPACITIES": {
             "LAYOUT_VERSION": LAYOUT_VERSION, "WORKERS_MAX": WORKERS_MAX, "AREAS_MAX": AREAS_MAX, "AREA_WORDS": AREA_WORDS,
             "LISTENERS_MAX": LISTENERS_MAX, "POOLS_MAX": POOLS_MAX, "ORIGINS_MAX": ORIGINS_MAX,
             "ORIGINS_POOL_MAX": ORIGINS_POOL_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
             "RULES_AREA_MAX": RULES_AREA_MAX, "HEADERS_MAX": HEADERS_MAX, "HEAD_BYTES_MAX": HEAD_BYTES_MAX,
-            "PREFIX_SETS_MAX": PREFIX_SETS_MAX,
+            "PREFIX_SETS_MAX": PREFIX_SETS_MAX, "ROUTES_AREA_MAX": ROUTES_AREA_MAX, "EDITS_MAX": EDITS_MAX, "PARTS_MAX": PARTS_MAX,
+            "PAGE_BYTES_MAX": PAGE_BYTES_MAX, "ROUTE_PATH_BYTES_MAX": ROUTE_PATH_BYTES_MAX, "PATTERNS_MAX": PATTERNS_MAX,
         },
     }
 

@@ -15,12 +15,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from scrubber.config.cache import Cache, check_cache
+from scrubber.config.header_edits import HeaderEdits
 from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.log import Log, check_log, resolve_log
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
 from scrubber.config.origins import Origin, Pool, check_origins, origin_table
+from scrubber.config.pages import MAINTENANCE, PAGE, Maintenance, Page
+from scrubber.config.routes import Route
+from scrubber.config.routes_check import PageReader, check_area, check_patterns
 from scrubber.config.tunnel import Tunnel, Upgrades
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
@@ -179,6 +183,44 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Pool, ...],
         Doc("Further origin pools of the area, by name; its `origins` are the one without a name."),
     ] = msgspec.field(default=(), name="pool")
+    routes: Annotated[
+        tuple[Route, ...],
+        OneOrMore(at_least=0),
+        Doc(
+            "Requests that are treated in a way of their own, after the rules. The first that matches wins, in the "
+            "order of the file; none: the area's own origins."
+        ),
+    ] = msgspec.field(default=(), name="route")
+    request_headers: Annotated[
+        HeaderEdits | None,
+        Doc(
+            "Fields of requests on their way to the origin. Values may name `{client_ip}`, `{request_id}`, `{host}`, "
+            "`{area}` and `{scheme}`.",
+            '{ set = { X-Area = "{area}" }, remove = ["X-Debug"] }',
+        ),
+    ] = None
+    response_headers: Annotated[
+        HeaderEdits | None,
+        Doc(
+            "Fields of answers on their way to the client, those of routes included, refusals not. Values as above, "
+            "but for `{host}`.",
+            '{ set = { X-Frame-Options = "DENY" }, remove = ["X-Powered-By"] }',
+        ),
+    ] = None
+    maintenance: Annotated[
+        Maintenance | None,
+        MAINTENANCE,
+        Doc("Answer everything with a page that says so.", '{ file = "pages/maintenance.html", retry_after = "1h" }'),
+    ] = None
+    error_pages: Annotated[
+        dict[str, Annotated[Page, PAGE]],
+        Doc(
+            "Pages for the gateway's own answers, by status or `default`; `{request_id}`, `{case}` and `{status}` in "
+            "them are filled in. Clients that ask for JSON get problem details (RFC 9457) all the same.",
+            '{ "502" = "pages/502.html", default = "pages/error.html" }',
+            default="plain ones",
+        ),
+    ] = msgspec.field(default_factory=dict)
     ratelimit_fields: Annotated[bool, Doc("Send `RateLimit` and `RateLimit-Policy` with answers that throttle.")] = (
         False
     )
@@ -341,6 +383,13 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     check_origins(gateway, report)
     check_cache(gateway, report)
     check_log(gateway.log, report)
+    check_patterns(gateway.areas, report)
+    for i, area in enumerate(gateway.areas):
+        check_area(area, [pool.name for pool in area.pools], report, f"area[{i}]")
+    pages = PageReader(Path(path).absolute().parent, report)
+    gateway = msgspec.structs.replace(
+        gateway, areas=tuple(pages.area(area, f"area[{i}]") for i, area in enumerate(gateway.areas))
+    )
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
     if socket_bytes > UNIX_PATH_BYTES_MAX:

@@ -54,6 +54,13 @@ class OneOrMore:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """In `Annotated` over a struct: `prepare` makes a table of what may be written shorter."""
+
+    prepare: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
 class Derived:
     """In `Annotated`: filled after reading, never a key of the file."""
 
@@ -226,6 +233,9 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
         return _read_choice(get_args(base), value, report, path)
     if base in _PLAIN:
         return _read_plain(base, value, report, path)
+    prepared = meta_of(extras, Prepared)
+    if prepared is not None:
+        value = prepared.prepare(value)
     if not isinstance(value, Mapping):
         report.unread(path, f"{_show(value)} is not a table", "a table")
         return _hole(base)

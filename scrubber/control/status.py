@@ -31,6 +31,7 @@ SCALARS = (
     "known_requests",
     "known_served",
     "served",
+    "answered",
     "origin_errors",
     "client_aborts",
     "bytes_in",
@@ -78,7 +79,7 @@ def _grown(start: Sequence[int], end: Sequence[int], at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """How many requests of people there were, and how many of them the origin answered below 500."""
+    """How many requests of people there were, and how many got an answer below 500, of origin or route."""
 
     requests: int
     served: int
@@ -119,7 +120,8 @@ class AreaHistory:
         newcomers = newcomers_served = 0
         if not rush:
             newcomers = max(_grown(last, row, _VERDICTS_AT) - known, 0)
-            newcomers_served = min(max(_grown(last, row, _AT["served"]) - known_served, 0), newcomers)
+            everybody_served = _grown(last, row, _AT["served"]) + _grown(last, row, _AT["answered"])
+            newcomers_served = min(max(everybody_served - known_served, 0), newcomers)
         return (last[_PEOPLE_AT] + known + newcomers) % _WRAP, (
             last[_SERVED_AT] + known_served + newcomers_served
         ) % _WRAP

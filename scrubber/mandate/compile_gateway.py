@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scrubber.config.cache import Cache
 from scrubber.config.gateway import Area, Gateway
@@ -18,6 +18,7 @@ from scrubber.config.network import Endpoint
 from scrubber.config.origins import Origin
 from scrubber.mandate import layout
 from scrubber.mandate.bounds import area_bounds
+from scrubber.mandate.compile_routes import RouteWriter
 from scrubber.mandate.image import Image, PrefixSets, area_mask
 from scrubber.mandate.schema import Mandate
 from scrubber.mandate.slots import Slots, origin_key, origin_name, pool_name, pools_of
@@ -38,6 +39,7 @@ class GatewayWriter:
     prefixes: PrefixSets
     rules_of_area: Callable[[str, bool], RuleSpan]  # name, about connections
     rules_of_listener: Callable[[Listener], RuleSpan]
+    patterns: list[str] = field(default_factory=list)  # of routes, in their order
 
     def write(self) -> None:
         """All of them; the rules that they point to are written already."""
@@ -56,6 +58,13 @@ class GatewayWriter:
         limits, workers = area.limits, self.gateway.workers
         first, _ = self.image.span("pools", [self._pool(area.name, name, each) for name, each in pools_of(area)])
         bounds = area_bounds(area.name, self.mandates)
+        routes = RouteWriter(
+            area=area,
+            pools={name: first + i for i, (name, _) in enumerate(pools_of(area))},
+            image=self.image,
+            prefixes=self.prefixes,
+            patterns=self.patterns,
+        ).write()
         return layout.AREA.pack(
             self.area_ids[area.name],
             self._flags(area),
@@ -91,6 +100,7 @@ class GatewayWriter:
             limits.ranges_max,
             0,
             *cache_words(area.cache, workers),
+            *routes,
         )
 
     def _tunnel(self, area: Area) -> tuple[int, ...]:

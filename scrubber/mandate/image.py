@@ -53,7 +53,10 @@ class Image:
 
     def text(self, value: str) -> tuple[int, int]:
         """Where a text lies, (offset, bytes); each text once."""
-        data = value.encode()
+        return self.data(value.encode())
+
+    def data(self, data: bytes) -> tuple[int, int]:
+        """As `text`, of bytes."""
         if data not in self.texts:
             self.texts[data] = (len(self.bytes_of["text"]), len(data))
             self.bytes_of["text"] += data

@@ -26,18 +26,29 @@ SECTIONS: Final = (
     "area_rules",
     "conditions",
     "rungs",
+    "routes",
+    "pages",
+    "edits",
+    "parts",
     "text",
     "source",
 )
 
 SECTION = struct.Struct("<II")
 SPAN = struct.Struct("<II")
-HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII64x")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII32x")
 LISTENER = struct.Struct("<IIII4QIIII64x")
-AREA = struct.Struct("<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "II4QII" + "II" * 2 + "II" + "II4QI20x" + "192x")
+AREA = struct.Struct(
+    "<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "II4QII" + "II" * 2 + "II" + "II4QI20x"
+    + "II" * 4 + "II" + "152x"
+)
 HOST = struct.Struct("<IIII")
 POOL = struct.Struct("<IIIIIIII" + "QQQ" + "III" + "60x")
 ORIGIN = struct.Struct("<IIII128sIIQII24x")
+ROUTE = struct.Struct("<II" + "II" * 2 + "IIIIII" + "II" * 4 + "QQ" + "32x")
+PAGE = struct.Struct("<II" + "II" * 5 + "QII" + "16x")
+EDIT = struct.Struct("<I4x" + "II" * 2)
+PART = struct.Struct("<II" + "II")
 AREA_RULE = struct.Struct("<H")
 CONDITION = struct.Struct("<HBBB3xQIIIIQ")
 RUNG = struct.Struct("<BB6xQQQ")
@@ -81,6 +92,24 @@ METHODS: Final = {
 }
 ACCOUNTS: Final = {"none": 0, "header": 1, "cookie": 2, "bearer": 3, "basic": 4}
 BALANCES: Final = {"least_connections": 0, "round_robin": 1, "hash:client": 2, "hash:header": 3}
+ROUTES: Final = {"exact": 0, "prefix": 1, "pattern": 2}
+PARTS: Final = {
+    "text": 0,
+    "client_ip": 1,
+    "request_id": 2,
+    "host": 3,
+    "scheme": 4,
+    "path": 5,
+    "query": 6,
+    "query_more": 7,
+    "rest": 8,
+    "group": 9,
+    "case": 10,
+    "status": 11,
+}
+PAGE_FILE: Final = 1
+EDIT_DROP: Final = 0
+EDIT_PUT: Final = 1
 RUNG_VALID: Final = 1
 RUNG_EXPIRED: Final = 2
 AREA_RATELIMIT_FIELDS: Final = 1

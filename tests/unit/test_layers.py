@@ -33,7 +33,7 @@ LEVELS = {
 PLACES = {
     "aiohttp": ("admin",),
     "pyroute2": ("enforce",),
-    "scrubber._native": ("server", "control", "mandate.compile"),
+    "scrubber._native": ("server", "control", "mandate.compile", "config.patterns"),  # patterns: what RE2 takes
 }
 
 
