@@ -79,6 +79,7 @@ class AccessLog:
     def reopen(self) -> None:
         """Let go of the file and open its name, now: whoever moved it away finds the new one there."""
         self.close()
+        self.error = ""
         try:
             self._open_if_needed()
         except OSError as error:

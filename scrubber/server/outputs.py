@@ -38,9 +38,7 @@ class Output:
         if not self.lines:
             self.sink.write([self._text(lines[i], act=True) for i in act_at])
             return
-        self.sink.write(
-            [self._text(line, act=i in acts) for i, line in enumerate(lines) if self.acts or i not in acts]
-        )
+        self.sink.write([self._text(line, act=i in acts) for i, line in enumerate(lines) if self.acts or i not in acts])
 
     def _text(self, line: bytes, *, act: bool) -> bytes:
         text = line if act or self.render is None else self.render(line)
