@@ -1,5 +1,7 @@
 # Addresses: IPv4-mapped IPv6 is IPv4; an IPv6 client is its /64.
 cdef bint address_is_v4(const Address* a) noexcept nogil
+# "::": whoever came over a Unix socket has none.
+cdef bint address_none(const Address* a) noexcept nogil
 cdef bint address_equal(const Address* a, const Address* b) noexcept nogil
 # Zero all bits after plen (0..128, counted in the 128-bit form: IPv4 /24 is 120).
 cdef void address_mask(Address* a, int plen) noexcept nogil

@@ -9,6 +9,10 @@ cdef bint address_is_v4(const Address* a) noexcept nogil:
     return v4_mapped_prefix(a.bytes)
 
 
+cdef bint address_none(const Address* a) noexcept nogil:
+    return load_be64(a.bytes) == 0 and load_be64(a.bytes + 8) == 0
+
+
 cdef bint address_equal(const Address* a, const Address* b) noexcept nogil:
     return memcmp(a.bytes, b.bytes, 16) == 0
 

@@ -356,7 +356,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.request_body = head.body
     x.request_done = head.body == BODY_NONE or (head.body == BODY_LENGTH and head.content_length == 0)
     x.request_left = head.content_length if head.body == BODY_LENGTH else 0
-    x.keep_alive = head.keep_alive and not e.draining
+    x.keep_alive = head.keep_alive and not client_leaving(e, c)
     x.wants_json = accepts_json(data, head)
     chunked_init(&x.request_chunked)
     facts_fill(e, c, x, &f, data)

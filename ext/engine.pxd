@@ -72,7 +72,7 @@ cdef extern from *:
             const struct sockaddr_in6* a = (const struct sockaddr_in6*)&s;
             memcpy(address, &a->sin6_addr, 16);
             *port = ntohs(a->sin6_port);
-        }
+        }                                       /* AF_UNIX: no address, "::" stands for it */
         return got;
     }
     /* The address that a client's connection came to; 0: a Unix socket's, which has none. */
@@ -169,6 +169,8 @@ cdef enum:
     LINGER_NS = 2000000000          # after a refusal: time for the client to read the answer
     LINGER_BYTES_MAX = 1048576
     LOG_BURST_NS = 100000000        # of lines of requests that passed, where they are sampled
+    DRAIN_IDLE_NS = 1000000000      # a connection that is to go and has been silent for so long is closed
+    QUEUE_ACCEPTS_MAX = 8192        # taken off a listener's queue when it closes
     INTERIM_MAX = 16                # 1xx responses before the final one
     ORIGIN_TRIES_MAX = 3            # connects for one request
     POLICIES_MAX = 256              # in force, and older ones that requests in flight still hold
@@ -415,7 +417,9 @@ cdef struct Exchange:
 
 cdef struct ListenerHandle:
     Handle h
-    uint32_t index                  # in the policy
+    uint32_t index                  # of the listener: its place in every policy, and in Core.listeners
+    uint32_t retired                # accepts no more; its connections end with their request
+    uint64_t deadline_ns            # when they are cut
 
 cdef struct OriginPool:             # connections to one origin, of this worker
     Origin* idle                    # last used first
@@ -453,8 +457,8 @@ cdef struct Core:
     Handle* wheel[1025]             # WHEEL_SLOTS, and one for the slot that is expiring
     uint64_t tick                   # last tick served
     ListenerHandle timer
-    ListenerHandle listeners[64]    # LISTENERS_MAX
-    uint32_t listener_count
+    ListenerHandle listeners[64]    # LISTENERS_MAX, by index; fd -1: not open here
+    uint32_t retiring               # listeners that are retired and may still have connections
     uint32_t accepts
     bint accept_paused              # out of descriptors: tried again at the next tick
     bint draining

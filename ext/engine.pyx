@@ -4,7 +4,10 @@ import os
 
 
 cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers) noexcept nogil:
+    cdef uint32_t i
     e.relay = <uint8_t*>scrubber_pages(RELAY_BYTES)
+    for i in range(LISTENERS_MAX):
+        e.listeners[i].h.fd = -1
     e.ready.ready_next = &e.ready
     e.ready.ready_prev = &e.ready
     e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
@@ -34,42 +37,6 @@ cdef void area_none_fill(AreaSpec* a) noexcept nogil:
     a.write_ns = <uint64_t>10 * 1000000000
     a.body_grace_ns = <uint64_t>5 * 1000000000
     a.body_bytes_s_min = 500
-
-
-cdef bint listener_open(Core* e, int fd, uint32_t index) noexcept nogil:
-    cdef ListenerHandle* listener = &e.listeners[e.listener_count]
-    listener.h.kind = HANDLE_LISTENER
-    listener.h.fd = fd
-    listener.h.timer_slot = -1
-    listener.index = index
-    e.listener_count += 1
-    return handle_watch(e, &listener.h)
-
-
-cdef void drain_step(Core* e) noexcept nogil:
-    """Idle connections are closed, the others end with their request; all of them at the deadline."""
-    cdef uint32_t i
-    cdef Client* c
-    cdef bint late = e.now_ns >= e.drain_deadline_ns
-    for i in range(e.clients.count):
-        if not e.clients.taken[i]:
-            continue
-        c = <Client*>(e.clients.base + i * e.clients.object_bytes)
-        if c.h.fd >= 0 and (late or c.state == CLIENT_IDLE):
-            client_close(e, c, False)
-
-
-cdef void core_drain(Core* e, uint64_t deadline_ns) noexcept nogil:
-    cdef epoll_event event
-    cdef uint32_t i
-    e.draining = True
-    e.drain_deadline_ns = scrubber_clock(CLOCK_MONOTONIC) + deadline_ns
-    e.gauges.draining = 1
-    for i in range(e.listener_count):
-        if e.listeners[i].h.fd >= 0:
-            epoll_ctl(e.epoll_fd, EPOLL_CTL_DEL, e.listeners[i].h.fd, &event)
-            ready_remove(&e.listeners[i].h)
-            e.listeners[i].h.fd = -1
 
 
 cdef void core_close(Core* e) noexcept nogil:
@@ -102,7 +69,7 @@ cdef class Engine:
     """A worker's engine over listeners that it does not own.
 
     memory: the mapped regions, slot being this worker's; policy: the image to begin with; listeners: (fd, index in the policy's listeners);
-    config: origins_max, buffers_max (counts).
+    config: connections_max, origins_max, buffers_max (counts).
     """
     cdef Core* core
     cdef Memory memory
@@ -110,7 +77,7 @@ cdef class Engine:
     cdef readonly uint64_t generation
 
     def __cinit__(self, Memory memory, PolicyImage policy, list listeners, dict config):
-        cdef uint32_t connections = policy.policy.header.connections_max
+        cdef uint32_t connections = config.get("connections_max", policy.policy.header.connections_max)
         cdef bytes key = os.urandom(16)
         self.memory = memory
         self.policies = [None] * POLICIES_MAX
@@ -131,10 +98,7 @@ cdef class Engine:
             raise MemoryError("the pools could not be allocated")
         self._install(policy)
         for fd, index in listeners:
-            if index >= policy.policy.header.listeners.count or self.core.listener_count >= LISTENERS_MAX:
-                raise EngineError(f"listener {index} is not in the policy")
-            if not listener_open(self.core, fd, index):
-                raise EngineError(f"listener {index}: descriptor {fd} cannot be watched")
+            self.listen(fd, index)
         self.core.gauges.pid = os.getpid()
         self.core.gauges.beat_ns = self.core.now_ns
 
@@ -182,9 +146,23 @@ cdef class Engine:
             raise EngineError("the policy has fewer listeners than this worker serves")
         self._install(policy)
 
-    def drain(self, double deadline_s) -> None:
-        """Accept no more; let requests end until the deadline."""
-        core_drain(self.core, <uint64_t>(deadline_s * 1e9))
+    def listen(self, int fd, uint32_t index) -> None:
+        """Accept on this descriptor for the listener of that index in the policy; it stays the caller's. EngineError."""
+        if index >= self.core.policy.policy.header.listeners.count or index >= LISTENERS_MAX:
+            raise EngineError(f"listener {index} is not in the policy")
+        if self.core.listeners[index].h.fd >= 0:
+            raise EngineError(f"listener {index} is open already")
+        if not listener_open(self.core, fd, index):
+            raise EngineError(f"listener {index}: descriptor {fd} cannot be watched")
+
+    def retire(self, uint32_t index, double deadline_s) -> None:
+        """Take what waits at a listener, then accept no more there; its requests may end until the deadline."""
+        if index < LISTENERS_MAX:
+            listener_retire(self.core, index, <uint64_t>(deadline_s * 1e9))
+
+    def drain(self, double deadline_s, bint queued=True) -> None:
+        """Accept no more; let requests end until the deadline. queued: take first what waits to be accepted."""
+        core_drain(self.core, <uint64_t>(deadline_s * 1e9), queued)
 
     @property
     def drained(self) -> bool:

@@ -290,7 +290,7 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     x.client_chunked = (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 1
     if (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 0:
         x.keep_alive = 0
-    if not x.request_done or e.draining:
+    if not x.request_done or client_leaving(e, x.client):
         x.keep_alive = 0
     if not forward_response(e, x, data):
         origin_answer_bad(e, x)
@@ -469,7 +469,7 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
             return False
     if not x.response_done or c.out.head != NULL or x.page != NULL:
         return False
-    keep = x.keep_alive and x.request_done and not e.draining
+    keep = x.keep_alive and x.request_done      # as the head promised, even if a drain began since
     exchange_end(e, x)
     if not keep:
         client_linger(e, c)

@@ -42,12 +42,15 @@ cdef void put_via(Writer* w, const uint8_t* data, const Header* headers, uint16_
 
 cdef void put_hop(Writer* w, const Address* a) noexcept nogil:
     cdef uint8_t text[46]
-    put(w, text, address_format(a, text))
+    if address_none(a):             # over a Unix socket
+        put_text(w, b"unknown")
+    else:
+        put(w, text, address_format(a, text))
 
 
 cdef void put_for(Writer* w, const Address* a) noexcept nogil:
     """for=… of RFC 7239 6."""
-    if address_is_v4(a):
+    if address_is_v4(a) or address_none(a):
         put_text(w, b"for=")
         put_hop(w, a)
     else:

@@ -21,7 +21,8 @@ cdef bint connection_counted(Core* e, const Facts* f, uint64_t* count_key, bint*
     count_key[0] = siphash_pair(&e.shared.secret, KEY_CLIENT, f.client_key)
     open_now = counts_add(e.shared, count_key[0], 1)
     counted[0] = open_now != COUNTS_FULL
-    if open_now != COUNTS_FULL and open_now > f.policy.header.connections_client_max and not trusted_peer(f):
+    if (open_now != COUNTS_FULL and open_now > f.policy.header.connections_client_max and not address_none(&f.client_full)
+            and not trusted_peer(f)):
         counts_add(e.shared, count_key[0], -1)
         counted[0] = False
         e.totals.dropped_cap_client += 1
@@ -36,7 +37,7 @@ cdef void listener_pause(Core* e) noexcept nogil:
     if e.accept_paused:
         return
     e.accept_paused = True
-    for i in range(e.listener_count):
+    for i in range(LISTENERS_MAX):
         if e.listeners[i].h.fd >= 0:
             epoll_ctl(e.epoll_fd, EPOLL_CTL_DEL, e.listeners[i].h.fd, &event)
 
@@ -93,3 +94,83 @@ cdef void listener_step(Core* e, ListenerHandle* l) noexcept nogil:
         e.accepts += 1
         if not accept_one(e, l):
             return
+
+
+cdef bint listener_open(Core* e, int fd, uint32_t index) noexcept nogil:
+    """Accept on a descriptor that is not ours to close. Connections that this listener had before it was retired stay."""
+    cdef ListenerHandle* h = &e.listeners[index]
+    if h.retired == 1:
+        e.retiring -= 1
+    memset(h, 0, sizeof(ListenerHandle))
+    h.h.kind = HANDLE_LISTENER
+    h.h.fd = fd
+    h.h.timer_slot = -1
+    h.index = index
+    if e.accept_paused or handle_watch(e, &h.h):
+        return True
+    h.h.fd = -1
+    return False
+
+
+cdef void listener_close(Core* e, ListenerHandle* h, bint queued) noexcept nogil:
+    """Accept no more. queued: but take what waits, nobody else will; the caller closes the descriptor right after."""
+    cdef epoll_event event
+    cdef uint32_t _
+    if h.h.fd < 0:
+        return
+    if not e.accept_paused:
+        epoll_ctl(e.epoll_fd, EPOLL_CTL_DEL, h.h.fd, &event)
+    ready_remove(&h.h)
+    if queued:
+        for _ in range(QUEUE_ACCEPTS_MAX):
+            if not accept_one(e, h):
+                break
+    h.h.fd = -1
+
+
+cdef void listener_retire(Core* e, uint32_t index, uint64_t deadline_ns) noexcept nogil:
+    """The listener is gone from the files: what waits is taken, requests end within the deadline."""
+    cdef ListenerHandle* h = &e.listeners[index]
+    e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
+    listener_close(e, h, True)
+    if h.retired != 1:
+        h.retired = 1
+        e.retiring += 1
+    h.deadline_ns = e.now_ns + deadline_ns
+
+
+cdef bint client_leaving(Core* e, const Client* c) noexcept nogil:
+    return e.draining or e.listeners[c.listener].retired != 0
+
+
+cdef void drain_step(Core* e) noexcept nogil:
+    """Connections that are to go: silent ones are closed, the others end with their request; all of them at the deadline."""
+    cdef uint32_t i
+    cdef Client* c
+    cdef uint64_t deadline_ns
+    cdef uint64_t left = 0           # bit by listener
+    for i in range(e.clients.count):
+        if not e.clients.taken[i]:
+            continue
+        c = <Client*>(e.clients.base + i * e.clients.object_bytes)
+        if c.h.fd < 0 or not client_leaving(e, c):
+            continue
+        deadline_ns = e.drain_deadline_ns if e.draining else e.listeners[c.listener].deadline_ns
+        if e.now_ns >= deadline_ns or (c.state == CLIENT_IDLE and not c.h.events & EVENT_READ and e.now_ns - c.since_ns >= DRAIN_IDLE_NS):
+            client_close(e, c, False)
+        else:
+            left |= <uint64_t>1 << c.listener
+    for i in range(LISTENERS_MAX):
+        if e.listeners[i].retired == 1 and not left >> i & 1:
+            e.listeners[i].retired = 2      # still no more accepting, but nobody left to look for
+            e.retiring -= 1
+
+
+cdef void core_drain(Core* e, uint64_t deadline_ns, bint queued) noexcept nogil:
+    cdef uint32_t i
+    e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
+    for i in range(LISTENERS_MAX):
+        listener_close(e, &e.listeners[i], queued)
+    e.draining = True
+    e.drain_deadline_ns = e.now_ns + deadline_ns
+    e.gauges.draining = 1

@@ -149,12 +149,12 @@ cdef void tick(Core* e) noexcept nogil:
     expire(e)
     if e.accept_paused:
         e.accept_paused = False
-        for i in range(e.listener_count):
+        for i in range(LISTENERS_MAX):
             if e.listeners[i].h.fd >= 0:
                 handle_watch(e, &e.listeners[i].h)
     if e.starved:
         starved_wake(e)
-    if e.draining:
+    if e.draining or e.retiring:
         drain_step(e)
 
 

@@ -97,7 +97,7 @@ cdef Reason policy_listeners(const Policy* p) noexcept nogil:
     cdef uint32_t i, k
     for i in range(h.listeners.count):
         spec = &p.listeners[i]
-        if spec.listener_id >= LISTENERS_MAX or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
+        if spec.listener_id != i or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
             return "listener"
         if not set_fits(h, spec.proxy):
             return "listener: PROXY peers"

@@ -343,8 +343,8 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: Annotated[
         Memory,
         Doc(
-            "Capacities of the shared tables. Made at the start, never grown: a change needs a restart. When a "
-            "table is full, the least harmful entry goes."
+            "Capacities of the shared tables. Made at the start, never grown: `scrubber upgrade` takes up a change. "
+            "When a table is full, the least harmful entry goes."
         ),
     ] = Memory()
     file: Annotated[str, Derived()] = ""  # absolute path of the gateway file

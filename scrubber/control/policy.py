@@ -18,7 +18,9 @@ from scrubber.mandate.load import load_all
 from scrubber.mandate.schema import Mandate
 from scrubber.mandate.slots import Slots, assign_area_ids, assign_slots
 
+UPGRADE_HINT = "scrubber upgrade takes it over without a failed request; until then undo it to reload the rest"
 RESTART_HINT = "stop the gateway and start it again; until then undo this change to reload the others"
+_HINTS = dict.fromkeys(("state_dir", "admin.socket"), RESTART_HINT)
 
 
 @dataclass(frozen=True)
@@ -66,34 +68,37 @@ def from_image(image: bytes) -> PolicyInForce:
     return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation, found.slots)
 
 
-def read_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
-    """The files as they are now, and their warnings. FilesRefused: with all that speaks against them."""
+def read_again(old: PolicyInForce, connections_max: int) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
+    """The files as they are now, and their warnings; the workers were made for `connections_max`.
+
+    FilesRefused: with all that speaks against them.
+    """
     loaded = load_all(old.gateway.file)
-    reasons = [*restart_reasons(old.gateway, loaded.gateway), *rolled_back(old.mandates, loaded.mandates)]
+    reasons = restart_reasons(old.gateway, loaded.gateway, connections_max)
+    reasons += rolled_back(old.mandates, loaded.mandates)
     if reasons:
         raise FilesRefused([*reasons, *loaded.problems])
     policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1, old.slots)
     return policy, compiled, list(loaded.problems)
 
 
-def restart_reasons(old: Gateway, new: Gateway) -> list[Problem]:
-    """Each setting that differs and was fixed when the gateway started."""
+def restart_reasons(old: Gateway, new: Gateway, connections_max: int) -> list[Problem]:
+    """Each setting that differs and was fixed when the gateway started. (Fewer connections than there may be are no
+    matter: they were allocated, and are not used.)"""
+    more = new.limits.connections_max > connections_max
     pairs = {
-        "listener": ([str(each.address) for each in old.listeners], [str(each.address) for each in new.listeners]),
         "workers": (old.workers, new.workers),
         "state_dir": (old.state_dir, new.state_dir),
         "memory": (old.memory, new.memory),
         "admin.socket": (old.admin.socket, new.admin.socket),
-        "limits.connections_max": (old.limits.connections_max, new.limits.connections_max),
+        "limits.connections_max": (connections_max, new.limits.connections_max if more else connections_max),
     }
     return [
-        Problem(new.file, path, "cannot change while the gateway runs: needs a restart", _shown(before), RESTART_HINT)
+        Problem(new.file, path, "cannot change by a reload", _shown(before), _HINTS.get(path, UPGRADE_HINT))
         for path, (before, after) in pairs.items()
         if before != after
     ]
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return "the listeners it started with: " + ", ".join(value)
     return f"what it started with: {value}" if isinstance(value, (int, str)) else "what it started with"

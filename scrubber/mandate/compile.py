@@ -188,7 +188,7 @@ class _Compiler:
         found = [
             index
             for index, mandate, rule in self.listed
-            if asked_at_accept(rule) and set(listener.areas) <= set(mandate.head.areas)
+            if asked_at_accept(rule) and listener.areas and set(listener.areas) <= set(mandate.head.areas)
         ]
         return self.image.span("area_rules", (layout.AREA_RULE.pack(i) for i in found))
 

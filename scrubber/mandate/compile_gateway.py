@@ -46,7 +46,7 @@ class GatewayWriter:
         for area in self.gateway.areas:
             self.image.add("areas", self._area(area))
         self._hosts()
-        for index, listener in enumerate(self.gateway.listeners):
+        for index, listener in enumerate(self.slots.listeners.listeners):
             self.image.add("listeners", self._listener(index, listener))
 
     def _hosts(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scrubber.config.gateway import Gateway
+from scrubber.config.listener import UNIX_PEER
 from scrubber.config.network import Network, network
 from scrubber.errors import ValueRefused
 from scrubber.mandate.schema import Mandate
@@ -31,7 +32,7 @@ def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable
     for listener in gateway.listeners:
         found += listener.trusted_proxies
         found += listener.proxy_protocol
-        found += _ours([listener.address.address])
+        found += [UNIX_PEER] if listener.address.family == "unix" else _ours([listener.address.address])
     for area in gateway.areas:
         members = [o.address for _, origins in pools_of(area) for o in origins]
         found += [str(network(address.address)) for address in members if address.family != "unix"]

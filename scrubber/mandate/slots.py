@@ -15,13 +15,15 @@ import msgspec
 from scrubber.config.gateway import AREAS_MAX, Area, Gateway
 from scrubber.config.origins import ORIGINS_MAX, POOLS_MAX, Origin
 from scrubber.errors import OperatorError
+from scrubber.mandate.listeners import Listeners, assign_listeners
 
 
 class Slots(msgspec.Struct, frozen=True):
-    """Index by name: `pool_name` and `origin_name` say how they are called."""
+    """Index by name: `pool_name` and `origin_name` say how they are called. Listeners are known by their address."""
 
     pools: dict[str, int] = {}
     origins: dict[str, int] = {}
+    listeners: Listeners = Listeners()
 
 
 def pool_name(area: str, pool: str) -> str:
@@ -62,7 +64,7 @@ def assign_area_ids(gateway: Gateway, previous: Mapping[str, int]) -> dict[str, 
 
 
 def assign_slots(gateway: Gateway, previous: Slots | None = None) -> Slots:
-    """An index for each pool and each origin. OperatorError: more of them than there may be."""
+    """An index for each pool, origin and listener. OperatorError: more of them than there may be."""
     previous = previous or Slots()
     pools: list[str] = []
     origins: list[str] = []
@@ -73,6 +75,7 @@ def assign_slots(gateway: Gateway, previous: Slots | None = None) -> Slots:
     return Slots(
         _assign(pools, previous.pools, POOLS_MAX, "origin pools"),
         _assign(origins, previous.origins, ORIGINS_MAX, "origins"),
+        assign_listeners(gateway.listeners, [area.name for area in gateway.areas], previous.listeners),
     )
 
 

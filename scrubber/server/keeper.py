@@ -19,13 +19,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scrubber.server import listen, log, memfd
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat, name_process
-from scrubber.server.plan import Plan, Start
+from scrubber.server.plan import ListenerPlan, Plan, Start
 from scrubber.server.pulse import Pulse, read_schedule
 
 CHECK_S = 0.05  # between two looks at the beats
@@ -78,7 +78,10 @@ class Keeper:
         self.plan = plan
         self.log = logger
         self.policy, self.prefixes, self.generation = plan.policy, list(plan.prefixes), plan.generation
-        self.listeners, self.sockets = listen.bind(plan.listeners, plan.workers)
+        self.ports = listen.Ports(plan.workers)
+        self.ports.bind(plan.listeners)
+        self.ports.commit([each.index for each in plan.listeners])
+        self.stop_deadline_s = plan.stop_deadline_s
         self.gauges = mmap.mmap(plan.regions["gauges"], 0)
         self.beat_fd = memfd.plain("scrubber-beat", mmap.PAGESIZE)
         beat_page = mmap.mmap(self.beat_fd, mmap.PAGESIZE)
@@ -132,7 +135,7 @@ class Keeper:
             self._check_drain(now_ns)
 
     def _say_ready(self) -> None:
-        where = ", ".join(listener.url for listener in self.listeners)
+        where = ", ".join(listener.url for listener in self.ports.plans())
         workers = f"{self.plan.workers} worker" + ("s" if self.plan.workers != 1 else "")
         with contextlib.suppress(OSError):
             print(f"ready: {where} → {self.plan.protects}, {workers}, admin {self.plan.admin_socket}", flush=True)
@@ -174,7 +177,7 @@ class Keeper:
         fds.update({f"prefix.{index}": fd for index, fd in enumerate(self.prefixes)})
         fds.update({f"region.{kind}": fd for kind, fd in self.plan.regions.items()})
         if child.slot >= 0:
-            fds.update({f"listener.{index}": sock.fileno() for index, sock in enumerate(self.sockets[child.slot])})
+            fds.update(self.ports.fds(child.slot))
         else:
             fds["beat"] = self.beat_fd
         return Start(
@@ -183,7 +186,7 @@ class Keeper:
             os.getpid(),
             self.plan.workers,
             self.generation,
-            self.listeners,
+            self.ports.plans(),
             self.plan.settings,
             [each.describe() for each in self.children],
             fds,
@@ -248,10 +251,22 @@ class Keeper:
             child.kill()
 
     def _received(self, child: Child, received: Received) -> None:
-        if child is self.supervisor and received.type == "publish":
-            self._publish(received)
+        obeyed = {"listen": self._listen, "publish": self._publish, "settled": self._settled}.get(received.type)
+        if child is self.supervisor and obeyed is not None:
+            obeyed(received)
         else:
             self.log.error("%s sent a message that is not its own: %s", child.name, received.type)
+
+    def _listen(self, received: Received) -> None:
+        """Bind what the next policy wants; a refusal leaves everything as it is."""
+        number = received.message.get("number")
+        plans = [ListenerPlan(**each) for each in received.message["listeners"]]
+        try:
+            bound = [asdict(each) for each in self.ports.bind(plans)]
+            answer: dict[str, Any] = {"ok": True, "listeners": bound}
+        except listen.CannotListen as error:
+            answer = {"ok": False, "message": str(error), "hint": error.hint}
+        self._send(self.supervisor, {"type": "listening", "number": number, **answer})
 
     def _publish(self, received: Received) -> None:
         generation = received.message.get("generation")
@@ -267,8 +282,23 @@ class Keeper:
         self.generation = generation
         for fd in old:
             os.close(fd)
+        self.stop_deadline_s = float(received.message["stop_deadline_s"])
+        new = self.ports.commit(received.message["listeners"])
+        names = ["policy", *(f"prefix.{index}" for index in range(len(self.prefixes)))]
         for worker in self.workers:
-            self._send(worker, received.message, [self.policy, *self.prefixes])
+            fds = {f"listener.{index}": self.ports.held[index].fd(worker.slot) for index in new}
+            message = {"type": "publish", "generation": generation, "names": [*names, *fds]}
+            self._send(worker, message, [self.policy, *self.prefixes, *fds.values()])
+
+    def _settled(self, received: Received) -> None:
+        """Every worker obeys that policy: nobody goes back to the listeners that it does not name."""
+        if received.message.get("generation") != self.generation:
+            return
+        gone = self.ports.release()
+        if gone:
+            message = {"type": "retire", "listeners": gone, "deadline_s": self.stop_deadline_s}
+            for worker in self.workers:
+                self._send(worker, message)
 
     def _send(self, child: Child, message: dict[str, Any], fds: list[int] | None = None) -> None:
         if child.channel is None:
@@ -330,13 +360,11 @@ class Keeper:
 
     def _drain(self) -> None:
         self.draining = True
-        self.drain_end_ns = time.monotonic_ns() + int(self.plan.drain_s * 1e9)
-        self.log.info("draining: %g s at most", self.plan.drain_s)
+        self.drain_end_ns = time.monotonic_ns() + int(self.stop_deadline_s * 1e9)
+        self.log.info("draining: %g s at most", self.stop_deadline_s)
+        self.ports.close(remove=True)  # the workers accept what is queued and close theirs: then the port refuses
         for worker in self.workers:
-            self._send(worker, {"type": "drain", "deadline_s": self.plan.drain_s})
-        for sock in (sock for slot in self.sockets for sock in slot):
-            sock.close()  # the workers accept what is queued and close theirs: from then on the port refuses
-        self.sockets = []
+            self._send(worker, {"type": "drain", "deadline_s": self.stop_deadline_s, "queued": True})
 
     def _check_drain(self, now_ns: int) -> None:
         if self._workers_alive():
@@ -364,8 +392,7 @@ class Keeper:
             if child.process is not None:
                 child.process.wait()
                 self._died(child)
-        for sock in (sock for slot in self.sockets for sock in slot):
-            sock.close()
+        self.ports.close(remove=True)
         self.selector.close()
         for fd in (self.policy, *self.prefixes, *self.plan.regions.values(), self.beat_fd, self.plan.lock):
             os.close(fd)

@@ -1,19 +1,27 @@
-"""Binds the listeners: one SO_REUSEPORT socket a listener a worker slot.
+"""The listeners: bound here, held by the keeper, handed to workers by descriptor.
 
-Owns: their options.
-Invariants: an address that somebody else listens on is refused, also where that one uses SO_REUSEPORT too; with port 0
-all slots share the port of the first. Workers inherit TCP_NODELAY and never set an option on an accepted socket.
+Owns: the sockets and their options; which of them the policy in force names, which it does not name any more, and which
+are bound for a policy that is not in force yet.
+Invariants: an address that somebody else listens on is refused, also where that one uses SO_REUSEPORT too; one socket a
+worker slot where the kernel shares a port out, else one for all; with port 0 all slots share the port of the first;
+only a Unix socket that we bound ourselves is removed. Workers inherit TCP_NODELAY and set no option on an accepted
+socket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from scrubber.server.plan import ListenerPlan
 
 BACKLOG = 4096  # the kernel takes at most net.core.somaxconn
+Given = Mapping[str, Sequence[socket.socket]]  # sockets that are bound already, by the listener's key
 
 _REASONS = {
     errno.EADDRINUSE: (
@@ -27,40 +35,166 @@ _REASONS = {
     errno.EADDRNOTAVAIL: ("this machine has no such address", "see: ip address; or listen on all of them"),
     errno.EMFILE: ("too many open files", "raise the limit (ulimit -n), or use fewer workers or listeners"),
 }
+_UNIX_REASONS = {
+    errno.EADDRINUSE: ("another program listens there", "find it with: ss -lxp, or choose another path"),
+    errno.EEXIST: ("there is a file that is no socket", "move it away, or choose another path"),
+    errno.EACCES: ("this user may not write there", "choose a directory that the gateway's user may write"),
+    errno.ENOENT: ("there is no such directory", "make it first, or choose another path"),
+}
 
 
 class CannotListen(Exception):
     """An address could not be bound: what, why, and what to do."""
 
     def __init__(self, listener: ListenerPlan, error: OSError) -> None:
-        where = f"[{listener.host}]:{listener.port}" if ":" in listener.host else f"{listener.host}:{listener.port}"
         other = (error.strerror or str(error), "see the listener's address in the gateway file")
-        why, hint = _REASONS.get(error.errno or 0, other)
-        super().__init__(f"cannot listen on {where}: {why}")
+        why, hint = (_UNIX_REASONS if listener.unix else _REASONS).get(error.errno or 0, other)
+        super().__init__(f"cannot listen on {listener.where}: {why}")
         self.hint = hint.replace("{port}", str(listener.port))
 
 
-def bind(listeners: Sequence[ListenerPlan], workers: int) -> tuple[list[ListenerPlan], list[list[socket.socket]]]:
-    """The addresses really bound, and all sockets by worker slot, in the order of the listeners.
+@dataclass(slots=True)
+class Listening:
+    """One listener that is bound. `inode`: of the Unix socket that is ours to remove."""
 
-    CannotListen; then none is left open.
-    """
-    bound: list[ListenerPlan] = []
-    slots: list[list[socket.socket]] = [[] for _ in range(workers)]
+    plan: ListenerPlan
+    sockets: list[socket.socket]
+    inode: tuple[int, int] | None = None
+
+    def fd(self, slot: int) -> int:
+        """What the worker of that slot accepts on."""
+        return self.sockets[slot % len(self.sockets)].fileno()
+
+    def close(self) -> None:
+        """Our descriptors only: whoever else has one still accepts."""
+        for each in self.sockets:
+            each.close()
+        self.sockets = []
+
+    def remove(self) -> None:
+        """Its place in the file system, where that is still ours."""
+        if self.inode is not None and _inode(self.plan.host) == self.inode:
+            with contextlib.suppress(OSError):
+                os.unlink(self.plan.host)
+        self.inode = None
+
+
+@dataclass(slots=True)
+class Ports:
+    """All listeners of a keeper, by index."""
+
+    workers: int
+    held: dict[int, Listening] = field(default_factory=dict)  # workers have them, or will at their start
+    wanted: list[int] = field(default_factory=list)  # of these, the ones that the policy in force names, in order
+    pending: dict[int, Listening] = field(default_factory=dict)  # for the next policy
+
+    def plans(self) -> list[ListenerPlan]:
+        """The listeners of the policy in force, with the ports really bound."""
+        return [self.held[index].plan for index in self.wanted]
+
+    def fds(self, slot: int) -> dict[str, int]:
+        """By name, for a worker's start."""
+        return {f"listener.{index}": listening.fd(slot) for index, listening in self.held.items()}
+
+    def bind(self, plans: Sequence[ListenerPlan], given: Given | None = None) -> list[ListenerPlan]:
+        """Bind what is not bound yet, for the next policy; all of its listeners as they will be. CannotListen: nothing
+        has changed."""
+        self.forget()
+        for plan in plans:
+            if plan.index in self.held:
+                self._change_mode(plan)
+                continue
+            try:
+                self.pending[plan.index] = open_listener(plan, self.workers, (given or {}).get(plan.key, ()))
+            except CannotListen:
+                self.forget()
+                raise
+        return [(self.held.get(plan.index) or self.pending[plan.index]).plan for plan in plans]
+
+    def commit(self, wanted: Iterable[int]) -> list[int]:
+        """A policy that names these is in force: the indexes that workers have yet to open."""
+        new = [index for index in wanted if index in self.pending]
+        self.held.update({index: self.pending.pop(index) for index in new})
+        self.forget()
+        self.wanted = [index for index in wanted if index in self.held]
+        return new
+
+    def forget(self) -> None:
+        """What was bound for a policy that did not come into force."""
+        for listening in self.pending.values():
+            listening.remove()
+            listening.close()
+        self.pending.clear()
+
+    def release(self) -> list[int]:
+        """Close those that no policy names any more; their indexes, for the workers."""
+        gone = [index for index in self.held if index not in self.wanted]
+        for index in gone:
+            listening = self.held.pop(index)
+            listening.remove()
+            listening.close()
+        return gone
+
+    def close(self, *, remove: bool) -> None:
+        """All of them. remove: nobody serves them after us."""
+        self.forget()
+        for listening in self.held.values():
+            if remove:
+                listening.remove()
+            listening.close()
+        self.held.clear()
+        self.wanted = []
+
+    def _change_mode(self, plan: ListenerPlan) -> None:
+        listening = self.held[plan.index]
+        if plan.unix and plan.mode != listening.plan.mode and _inode(plan.host) == listening.inode:
+            with contextlib.suppress(OSError):
+                os.chmod(plan.host, plan.mode)
+            listening.plan = replace(listening.plan, mode=plan.mode)
+
+
+def open_listener(plan: ListenerPlan, workers: int, given: Sequence[socket.socket] = ()) -> Listening:
+    """Bound and listening; `given` sockets, bound there already, are used first. CannotListen; then none is left
+    open."""
+    if plan.unix:
+        return _open_unix(plan, given)
+    if given:
+        return _open_given(plan, workers, given)
+    sockets: list[socket.socket] = []
+    actual = plan
     try:
-        for listener in listeners:
-            if listener.port:
-                _must_be_free(listener)
-            actual = listener
-            for slot in slots:
-                slot.append(_listen(actual))
-                actual = ListenerPlan(listener.host, int(slot[-1].getsockname()[1]), listener.scheme)
-            bound.append(actual)
+        if plan.port:
+            _must_be_free(plan)
+        for _ in range(workers):
+            sockets.append(_listen(actual))
+            actual = replace(plan, port=int(sockets[-1].getsockname()[1]))
     except CannotListen:
-        for each in (sock for slot in slots for sock in slot):
+        for each in sockets:
             each.close()
         raise
-    return bound, slots
+    return Listening(actual, sockets)
+
+
+def _open_given(plan: ListenerPlan, workers: int, given: Sequence[socket.socket]) -> Listening:
+    """One a slot where the kernel lets us have siblings; else the slots share what there is. Where there are more than
+    slots, the rest stay with whoever gave them."""
+    sockets = [_prepared(each) for each in given[:workers]]
+    actual = replace(plan, port=int(sockets[0].getsockname()[1]))
+    siblings: list[socket.socket] = []
+    try:
+        if sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            siblings.extend(_listen(actual) for _ in range(workers - len(sockets)))
+    except CannotListen:  # another user bound it, or the port needs a privilege that we do not have
+        for each in siblings:
+            each.close()
+        siblings.clear()
+    return Listening(actual, [*sockets, *siblings])
+
+
+def _prepared(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _socket(listener: ListenerPlan) -> socket.socket:
@@ -96,3 +230,51 @@ def _listen(listener: ListenerPlan) -> socket.socket:
         sock.close()
         raise CannotListen(listener, error) from None
     return sock
+
+
+# ── Unix sockets: one for all slots ──
+
+
+def _open_unix(plan: ListenerPlan, given: Sequence[socket.socket]) -> Listening:
+    if given:
+        given[0].setblocking(False)
+        return Listening(plan, [given[0]])
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(plan.host)
+        before = os.umask(0o777)  # nobody connects before it has its mode
+        try:
+            sock.bind(plan.host)
+        finally:
+            os.umask(before)
+        inode = _inode(plan.host)
+        os.chmod(plan.host, plan.mode)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise CannotListen(plan, error) from None
+    return Listening(plan, [sock], inode)
+
+
+def _remove_stale(path: str) -> None:
+    """A socket on which nobody listens is left over; anything else is another's. OSError."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        answer = probe.connect_ex(path)
+    if answer != errno.ECONNREFUSED:
+        raise OSError(errno.EADDRINUSE, "another program listens there")
+    os.unlink(path)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

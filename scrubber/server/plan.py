@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,16 +21,30 @@ BEAT_BYTES = 8  # a beat is one little-endian 64-bit CLOCK_MONOTONIC time in ns;
 
 @dataclass(frozen=True, slots=True)
 class ListenerPlan:
-    """An address to listen on. port 0: the kernel chooses, once for all worker slots."""
+    """An address to listen on. port 0: the kernel chooses, once for all worker slots. A Unix socket has its path as
+    host. `index`: the listener's in every policy; `key`: by what it is known from one gateway file to the next."""
 
     host: str
     port: int
     scheme: str = "http"
+    index: int = 0
+    mode: int = 0o660
+    key: str = ""
+
+    @property
+    def unix(self) -> bool:
+        return self.host.startswith("/")
+
+    @property
+    def where(self) -> str:
+        """As the gateway file has it."""
+        if self.unix:
+            return f"unix:{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return self.where if self.unix else f"{self.scheme}://{self.where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ class Plan:
     gauges_offset: int  # of slot 0 in the region "gauges"; the beat is a slot's first field
     gauges_slot_bytes: int
     lock: int  # descriptor that holds the lock on the admin socket's name
-    drain_s: float
+    stop_deadline_s: float
     protects: str  # "site (127.0.0.1:8000)", for the ready line
     admin_socket: str
     settings: dict[str, Any] = field(default_factory=dict)  # given to the children as it is
@@ -74,6 +89,11 @@ class Plan:
         for each in plan.descriptors():
             os.set_inheritable(each, False)
         return plan
+
+
+def listener_fds(fds: Mapping[str, int]) -> dict[int, int]:
+    """Of descriptors by name: those of listeners, by index."""
+    return {int(name.removeprefix("listener.")): fd for name, fd in fds.items() if name.startswith("listener.")}
 
 
 @dataclass(slots=True)
@@ -112,8 +132,9 @@ class Start:
     def prefixes(self) -> list[int]:
         return self._numbered("prefix.")
 
-    def listener_fds(self) -> list[int]:
-        return self._numbered("listener.")
+    def listener_fds(self) -> dict[int, int]:
+        """By the listener's index."""
+        return listener_fds(self.fds)
 
     def _numbered(self, start: str) -> list[int]:
         found = {int(name.removeprefix(start)): fd for name, fd in self.fds.items() if name.startswith(start)}

@@ -18,13 +18,14 @@ from typing import NoReturn
 from scrubber import _native
 from scrubber.admin import token
 from scrubber.config.gateway import Gateway
-from scrubber.control.policy import compile_files
+from scrubber.config.listener import listener_keys
+from scrubber.control.policy import PolicyInForce, compile_files
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.load import Loaded
 from scrubber.server import images, memfd, outputs
 from scrubber.server.plan import ListenerPlan, Plan
+from scrubber.units import NS_PER_S
 
-DRAIN_S = 10.0
 FIRST_GENERATION = 1
 COUNT_CELLS_MIN = 1024
 FILES_OWN = 100  # listeners, epoll, memory, logs
@@ -49,7 +50,7 @@ def prepare(loaded: Loaded) -> Plan:
     return Plan(
         roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor")},
         workers=gateway.workers,
-        listeners=[ListenerPlan(each.address.address, each.address.port) for each in gateway.listeners],
+        listeners=listener_plans(policy),
         regions=regions,
         policy=policy_fd,
         prefixes=prefix_fds,
@@ -57,11 +58,29 @@ def prepare(loaded: Loaded) -> Plan:
         gauges_offset=gauges[0],
         gauges_slot_bytes=gauges[1],
         lock=lock,
-        drain_s=DRAIN_S,
+        stop_deadline_s=gateway.stop_deadline_ns / NS_PER_S,
         protects=protects(gateway),
         admin_socket=gateway.admin.socket,
-        settings={"engine": {}},
+        settings={
+            "engine": {"connections_max": max(1, gateway.limits.connections_max // gateway.workers)},
+            "connections_max": gateway.limits.connections_max,
+        },
     )
+
+
+def listener_plans(policy: PolicyInForce) -> list[ListenerPlan]:
+    """What the keeper is to listen on for a policy, in the order of the file."""
+    listeners = policy.slots.listeners
+    return [
+        ListenerPlan(
+            host=each.address.address,
+            port=each.address.port,
+            index=listeners.index(key),
+            mode=each.mode,
+            key=key,
+        )
+        for key, each in zip(listener_keys(policy.gateway.listeners), policy.gateway.listeners, strict=True)
+    ]
 
 
 def python(module: str) -> list[str]:

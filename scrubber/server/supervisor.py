@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -33,7 +34,10 @@ from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Receiv
 from scrubber.server.child import Beat
 from scrubber.server.journal import Journal
 from scrubber.server.overview import Overview
-from scrubber.server.plan import Start
+from scrubber.server.plan import ListenerPlan, Start
+from scrubber.server.requests import Requests
+from scrubber.server.start import listener_plans
+from scrubber.units import NS_PER_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +49,7 @@ BEAT_S = 0.1
 SAMPLE_S = 1.0
 TAKEN_S = 2.0  # for all workers to put a policy in force
 TAKEN_LOOK_S = 0.02
+LISTEN_S = 5.0  # for the keeper to bind
 EXPIRY_LOOK_S = 1.0
 CLOCK_SET_NS = 2_000_000_000
 
@@ -66,6 +71,8 @@ class Supervisor:
         self.by_hand = ByHand(self.memory, self.journal)
         self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
         self.overview.children = start.children
+        self.connections_max = int(start.settings["connections_max"])
+        self.requests = Requests(channel)
         self.changing = asyncio.Lock()
         self.looked_at = datetime.datetime.now(datetime.UTC)
         self.offset_ns = time.time_ns() - time.monotonic_ns()
@@ -84,6 +91,7 @@ class Supervisor:
             self.every(BEAT_S, self._beat)
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
+            self._watch(self.loop.create_task(self._settle_first()))
             await self.ended
         finally:
             tasks = list(self.tasks)
@@ -161,6 +169,8 @@ class Supervisor:
             self._watch(self.loop.create_task(self._reload_by_signal()))
         elif received.type == "drain":
             self.end()
+        else:
+            self.requests.answered(received.message)
 
     def end(self) -> None:
         if not self.ended.done():
@@ -197,9 +207,11 @@ class Supervisor:
         """Served.reload: read the files again; on any problem keep what is in force."""
         async with self.changing:
             try:
-                policy, compiled, problems = await self._in_thread(read_again, self.policy)
+                policy, compiled, problems = await self._in_thread(read_again, self.policy, self.connections_max)
                 await self._in_thread(outputs.check_files, policy.gateway.log)
+                listeners = await self._listen(policy)
                 workers = await self._put_in_force(policy, compiled)
+                self.overview.listeners = listeners
                 await self.journal.use(policy.gateway.log)
             except ScrubberError as error:
                 self._reloaded(ok=False, message=error.message)
@@ -214,33 +226,61 @@ class Supervisor:
         self.logger.log(logging.INFO if ok else logging.ERROR, "reload: %s", message if ok else f"refused: {message}")
         self.journal.record(acts.made("reload" if ok else "reload_refused", message))
 
+    async def _listen(self, policy: PolicyInForce) -> list[ListenerPlan]:
+        """The keeper binds what is not bound yet. OperatorError: it cannot, and nothing has changed."""
+        plans = [asdict(each) for each in listener_plans(policy)]
+        answer = await self.requests.ask({"type": "listen", "listeners": plans}, "listening", LISTEN_S)
+        if not answer["ok"]:
+            raise OperatorError(answer["message"], hint=answer["hint"])
+        return [ListenerPlan(**each) for each in answer["listeners"]]
+
     async def _put_in_force(self, policy: PolicyInForce, compiled: CompiledPolicy) -> int:
         """Hand a policy to all workers; how many have it now. InternalError: refused, and the former is back in
         force."""
         former = self.policy
         self._now_in_force(policy)
-        await self._publish(policy.generation, compiled)
+        await self._publish(policy, compiled)
         taken, refused = await self._taken(policy.generation)
         if refused:
             back, compiled = await self._in_thread(
-                compile_files, former.gateway, former.mandates, former.area_ids, policy.generation + 1
+                compile_files, former.gateway, former.mandates, policy.area_ids, policy.generation + 1, policy.slots
             )
             self._now_in_force(back)
-            await self._publish(back.generation, compiled)
+            await self._publish(back, compiled)
+            await self._taken(back.generation)
+            self._settled(back.generation)
             hint = "the former policy stays in force; the reason is in the workers' log (stderr)"
             raise InternalError(f"policy {policy.generation} was refused by {refused} workers", hint=hint)
+        self._settled(policy.generation)
         return taken
+
+    def _settled(self, generation: int) -> None:
+        """The keeper may close the listeners that this policy does not name."""
+        with contextlib.suppress(ChannelError):
+            self.channel.send({"type": "settled", "generation": generation})
+
+    async def _settle_first(self) -> None:
+        """What a supervisor before us may have left: the policy that we found is in force everywhere."""
+        async with self.changing:
+            await self._taken(self.policy.generation)
+            self._settled(self.policy.generation)
 
     def _now_in_force(self, policy: PolicyInForce) -> None:
         self.policy = policy
         self.journal.area_names = policy.area_names()
 
-    async def _publish(self, generation: int, compiled: CompiledPolicy) -> None:
+    async def _publish(self, policy: PolicyInForce, compiled: CompiledPolicy) -> None:
         """To the keeper, which keeps it and hands it on. PolicyRefused: the core does not find it sound."""
         policy_fd, prefix_fds = await self._in_thread(images.seal, compiled.image, compiled.prefix_images)
         try:
             await self._in_thread(_native.Policy, policy_fd, prefix_fds)
-            self.channel.send({"type": "publish", "generation": generation}, [policy_fd, *prefix_fds])
+            message = {
+                "type": "publish",
+                "generation": policy.generation,
+                "listeners": list(policy.slots.listeners.open),
+                "stop_deadline_s": policy.gateway.stop_deadline_ns / NS_PER_S,
+            }
+            self.channel.send(message, [policy_fd, *prefix_fds])
         except ChannelError as error:
             raise InternalError(f"the keeper did not take the policy: {error}", hint="try again") from None
         finally:
@@ -254,7 +294,7 @@ class Supervisor:
             gauges = [self.memory.gauges(slot) for slot in range(self.workers)]
             taken = sum(each["generation"] >= generation for each in gauges)
             refused = sum(each["generation_refused"] >= generation for each in gauges)
-            if taken + refused == self.workers or self.loop.time() >= end:
+            if taken + refused >= self.workers or self.loop.time() >= end:
                 return taken, refused
             await asyncio.sleep(TAKEN_LOOK_S)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 
 import uvloop
@@ -18,10 +19,9 @@ from scrubber import _native
 from scrubber.errors import PolicyRefused, ScrubberError
 from scrubber.server import child, images, log
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
-from scrubber.server.plan import Start
+from scrubber.server.plan import Start, listener_fds
 
 DRAIN_LOOK_S = 0.05
-DRAIN_PASSES_MAX = 64
 
 
 class Worker:
@@ -35,7 +35,7 @@ class Worker:
         self.memory = _native.Memory(start.regions(), start.slot)
         self.listeners = start.listener_fds()
         policy = _native.Policy(start.fds["policy"], start.prefixes())
-        numbered = [(fd, index) for index, fd in enumerate(self.listeners)]
+        numbered = [(fd, index) for index, fd in self.listeners.items()]
         self.engine = _native.Engine(self.memory, policy, numbered, start.settings["engine"])
         images.close([start.fds["policy"], *start.prefixes(), *start.regions().values()])  # all are mapped
         self.loop.add_reader(self.engine.fileno(), self.on_ready)
@@ -61,27 +61,44 @@ class Worker:
 
     def obey(self, received: Received) -> None:
         if received.type == "publish":
-            self.swap(int(received.message["generation"]), received.fds)
+            self.swap(int(received.message["generation"]), received)
+        elif received.type == "retire":
+            self.retire(received.message["listeners"], float(received.message["deadline_s"]))
         elif received.type == "drain":
-            self.drain(float(received.message["deadline_s"]))
+            self.drain(float(received.message["deadline_s"]), queued=bool(received.message["queued"]))
 
-    def drain(self, deadline_s: float) -> None:
-        """Take what waits to be accepted, then accept no more: the port refuses once every worker closed its
-        listeners."""
-        for _ in range(DRAIN_PASSES_MAX):
-            if not self.engine.run_pass():
-                break
-        self.engine.drain(deadline_s)
-        images.close(self.listeners)
+    def drain(self, deadline_s: float, *, queued: bool) -> None:
+        """Accept no more. queued: but take first what waits to be accepted, for nobody will after us; the port refuses
+        once every worker closed its listeners."""
+        self.engine.drain(deadline_s, queued)
+        images.close(list(self.listeners.values()))
+        self.listeners = {}
         self.look_drained()
 
-    def swap(self, generation: int, fds: list[int]) -> None:
+    def retire(self, indexes: list[int], deadline_s: float) -> None:
+        """These listeners are gone from the files, and the keeper has closed them."""
+        for index in indexes:
+            self.engine.retire(index, deadline_s)
+            if index in self.listeners:
+                os.close(self.listeners.pop(index))
+
+    def swap(self, generation: int, received: Received) -> None:
         """Between two passes, as everything in this loop is."""
+        fds = dict(zip(received.message["names"], received.fds, strict=True))
+        prefixes = [fd for name, fd in fds.items() if name.startswith("prefix.")]
         try:
-            self.engine.swap(_native.Policy(fds[0], fds[1:]))
+            self.engine.swap(_native.Policy(fds["policy"], prefixes))
+            self.listen(received, listener_fds(fds))
         except (PolicyRefused, _native.EngineError) as error:
             self.memory.refuse_generation(generation)
             self.log.error("policy %d was refused, the one in force stays: %s", generation, error)
+
+    def listen(self, received: Received, fds: dict[int, int]) -> None:
+        """Accept on further descriptors, which are taken over. EngineError."""
+        for index, fd in fds.items():
+            self.engine.listen(fd, index)
+            self.listeners[index] = fd
+            received.fds.remove(fd)
 
     def look_drained(self) -> None:
         if self.engine.drained:

@@ -126,7 +126,7 @@ class Origin:
         self.process.stdout.close()
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=20 * SLOW)
         self._path = path
@@ -222,7 +222,7 @@ class Gateway:
         """One admin request: status and JSON (text answers as {"text": …})."""
         if token is None:
             token = (self.state / "admin.token").read_text().strip()
-        connection = _UnixConnection(str(self.socket))
+        connection = UnixConnection(str(self.socket))
         try:
             data = json.dumps(body) if body is not None else None
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}

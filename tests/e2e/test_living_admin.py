@@ -281,14 +281,15 @@ def test_a_bad_file_keeps_the_old_one_and_says_why(gateway: GatewayFactory, how:
 
 def test_what_needs_a_restart_is_refused_and_named(gateway: GatewayFactory, origin: Origin) -> None:
     running = gateway()
-    running.file.write_text(
-        gateway_text(origin.port, workers=1, address="127.0.0.1:1", more="[memory]\nblocks = 4096\n")
-    )
+    more = "[memory]\nblocks = 4096\n[admin]\nsocket = 'b'\n"
+    running.file.write_text(gateway_text(origin.port, workers=1, address="127.0.0.1:1", more=more))
     refused = running.cli("reload", "--json")
     assert refused.returncode == 1
     problems = json.loads(refused.stdout)["error"]["problems"]
-    assert {problem["path"] for problem in problems} == {"workers", "listener", "memory"}
-    assert all("restart" in problem["message"] for problem in problems)
+    assert {problem["path"] for problem in problems} == {"workers", "memory", "admin.socket"}
+    hints = {problem["path"]: problem["hint"] for problem in problems}
+    assert "scrubber upgrade" in hints["workers"]
+    assert "start it again" in hints["admin.socket"]
     assert running.get("/")[0] == 200
 
 

@@ -51,7 +51,8 @@ def main() -> None:
         if start.slot < 0 and not published and "publish" in start.settings:
             published = True
             made = memfd.sealed("p", b"second") if start.settings["publish"] == "sealed" else memfd.plain("p", 10)
-            channel.send({"type": "publish", "generation": start.generation + 1}, [made])
+            message = {"type": "publish", "generation": start.generation + 1, "stop_deadline_s": 5.0}
+            channel.send({**message, "listeners": [each.index for each in start.listeners]}, [made])
         try:
             received = channel.receive()
         except ChannelClosed:

@@ -44,7 +44,7 @@ class Running:
         plan = Plan(
             {"worker": argv, "supervisor": argv},
             workers,
-            [ListenerPlan("127.0.0.1", 0), ListenerPlan("::1", 0)],
+            [ListenerPlan("127.0.0.1", 0, index=0), ListenerPlan("::1", 0, index=1)],
             {"gauges": gauges},
             policy,
             [],
@@ -302,25 +302,28 @@ def test_a_port_that_somebody_listens_on_is_refused_even_if_shared():
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
         port = other.getsockname()[1]
         with pytest.raises(listen.CannotListen, match="another program listens there") as caught:
-            listen.bind([ListenerPlan("127.0.0.1", port)], 2)
+            listen.Ports(2).bind([ListenerPlan("127.0.0.1", port)])
         assert str(port) in caught.value.hint
 
 
 def test_an_address_that_is_not_ours_is_refused_and_nothing_stays_open():
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(listen.CannotListen, match="no such address"):
-        listen.bind([ListenerPlan("127.0.0.1", 0), ListenerPlan("192.0.2.1", 8080)], 2)
+        listen.Ports(2).bind([ListenerPlan("127.0.0.1", 0), ListenerPlan("192.0.2.1", 8080, index=1)])
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_slots_share_the_port_that_the_kernel_chose():
-    bound, slots = listen.bind([ListenerPlan("127.0.0.1", 0), ListenerPlan("::1", 0)], 3)
+    ports = listen.Ports(3)
+    bound = ports.bind([ListenerPlan("127.0.0.1", 0), ListenerPlan("::1", 0, index=1)])
+    assert ports.commit([1, 0]) == [1, 0]
+    assert ports.plans() == bound[::-1]
     for index, listener in enumerate(bound):
-        ports = {slot[index].getsockname()[1] for slot in slots}
-        assert ports == {listener.port}
-        assert all(slot[index].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for slot in slots)
-    for each in (sock for slot in slots for sock in slot):
-        each.close()
+        sockets = ports.held[index].sockets
+        assert {sock.getsockname()[1] for sock in sockets} == {listener.port}
+        assert all(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in sockets)
+        assert len({ports.held[index].fd(slot) for slot in range(3)}) == 3
+    ports.close(remove=True)
 
 
 # ── the judgement of a beat ──
