@@ -28,7 +28,7 @@ class Proxy:
 
     The texts go where their names say: `gateway` (top level and its tables), `listener`, `area`, `limits` (of the
     area), `extra` (further tables at the end). `origins` replaces the recording origin as where requests go;
-    `proxy_out`: it expects the PROXY protocol, v1 or v2.
+    `proxy_out`: it expects the PROXY protocol, v1 or v2 (or who listens on `proxy_port`).
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Proxy:
         origin_host: str = "127.0.0.1",
         areas: Sequence[str] = ("site",),
         proxy_out: str = "off",
+        proxy_port: int = 0,
     ) -> None:
         self.origin = Recorder(origin_host)
         self.origin.proxied = proxy_out != "off"
@@ -56,7 +57,8 @@ class Proxy:
         self.mandate_areas = areas
         self.proportion = proportion
         self.workers = workers
-        named = f'{{ address = "{self.origin.address}", proxy_protocol = "{proxy_out}" }}'
+        where = f"127.0.0.1:{proxy_port}" if proxy_port else self.origin.address
+        named = f'{{ address = "{where}", proxy_protocol = "{proxy_out}" }}'
         text = f"""
 workers = {workers}
 state_dir = "state"
