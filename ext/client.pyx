@@ -425,7 +425,8 @@ cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uin
 
 
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
-    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and x.origin.out.head == NULL
+    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and x.origin.out.head == NULL and (
+        x.pipe_up == NULL)
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
             origin_wait_leave(e, x)
@@ -444,7 +445,7 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
         answer(e, x, 408)
         client_step(e, c)
         return
-    if x.origin != NULL and x.origin.out.head != NULL:
+    if x.origin != NULL and (x.origin.out.head != NULL or x.pipe_up != NULL):
         x.rate_ns = e.now_ns            # the origin is the slow one: the client's rate is measured anew
         x.rate_bytes = 0
     if c.blocked_ns or not x.request_done or x.waiting:

@@ -51,7 +51,8 @@ cdef struct Totals:
     uint64_t tunnels_refused    # client_max, total_max
     uint64_t tunnels_cut        # by a limit, a block or a reload
     uint64_t log_sampled        # access lines left out as log.sample_pass says
-    uint64_t reserved[4]
+    uint64_t bytes_spliced      # of bodies, in either direction
+    uint64_t reserved[3]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

@@ -133,6 +133,7 @@ cdef extern from *:
     const int CLOCK_REALTIME
     const int EAGAIN
     const int EINTR
+    const int EINVAL
     const int ECONNABORTED
     const int EMFILE
     const int ENFILE
@@ -179,6 +180,10 @@ cdef enum:
     CHECK_NS = 1000000000           # how often slow bodies and slow readers are looked at
     ORIGIN_CHECK_NS = 2000000000    # how often an origin connection's own deadline is looked at, at least
     WINDOW_MIN = 16384              # bytes of a body read at once, at first
+    PIPES_MAX = 16                  # a worker's pipes for splice
+    PIPE_BYTES_MIN = 65536          # a smaller one does not pay
+    SPLICE_LEFT_MIN = 262144        # the end of a body is copied; so is a body that is not much larger
+    SPLICE_NONE = -2
     BUFFERS_LOW = 16                # below this, bodies wait
     REQUEST_ID_BYTES_MAX = 128
     NO_AREA = 0xFFFFFFFF
@@ -317,6 +322,12 @@ cdef struct Origin:
     uint16_t named_port
     uint16_t proxy_version
 
+cdef struct Pipe:
+    int fds[2]                      # -1: could not be replaced yet
+    uint32_t size
+    uint32_t held                   # bytes inside
+    uint32_t taken
+
 cdef struct Frames:                 # where in a WebSocket's frames a way is
     uint64_t left                   # of the present payload
     uint8_t head[14]
@@ -407,6 +418,8 @@ cdef struct Exchange:
     uint32_t retry_s                # Retry-After of what is answered here; 0: none
     uint8_t own                     # answered by a route or a maintenance page, not by an origin
     uint8_t https                   # the client's side is
+    Pipe* pipe_up                   # holds bytes on their way to the origin; NULL: none
+    Pipe* pipe_down                 # and to the client
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
     Judgement judgement
     Address client_address          # proven, whole
@@ -482,6 +495,8 @@ cdef struct Core:
     Span groups[10]                 # PATTERN_GROUPS_MAX + 1: of the route's pattern, places in path
     uint8_t line[6144]              # scratch for answers and access lines
     uint8_t* relay                  # RELAY_BYTES
+    Pipe pipes[16]                  # PIPES_MAX
+    uint32_t pipe_count
     uint64_t clock_second           # of the cached texts below
     uint8_t date[32]                # IMF-fixdate (RFC 9110 5.6.7)
     uint8_t stamp[24]               # "2026-11-22T16:59:00."

@@ -19,6 +19,7 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
         return False
     if not pool_open(&e.buffers, buffers, sizeof(Buffer)) or not pool_open(&e.notes, connections, sizeof(ProxyNote)):
         return False
+    pipes_open(e)
     e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     e.timer.h.kind = HANDLE_TIMER
     e.timer.h.timer_slot = -1
@@ -52,6 +53,7 @@ cdef void core_close(Core* e) noexcept nogil:
         close(e.timer.h.fd)
     if e.epoll_fd >= 0:
         close(e.epoll_fd)
+    pipes_close(e)
     pool_close(&e.clients)
     pool_close(&e.exchanges)
     pool_close(&e.origins)
@@ -177,6 +179,7 @@ cdef class Engine:
             "origins": (self.core.origins.count - self.core.origins.free, self.core.origins.count),
             "buffers": (self.core.buffers.count - self.core.buffers.free, self.core.buffers.count),
             "notes": (self.core.notes.count - self.core.notes.free, self.core.notes.count),
+            "pipes": (pipes_taken(self.core), self.core.pipe_count),
         }
 
     def sizes(self) -> dict:

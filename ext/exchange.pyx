@@ -183,12 +183,16 @@ cdef void request_pump(Core* e, Exchange* x) noexcept nogil:
         return
     if o.out.head != NULL and origin_flush(e, o) <= 0:
         return
-    while not x.request_done and o.out.head == NULL and c.h.fd >= 0:
+    if x.pipe_up != NULL and pipe_up_flush(e, x) <= 0:
+        return
+    while not x.request_done and o.out.head == NULL and x.pipe_up == NULL and c.h.fd >= 0:
         if e.buffers.free < BUFFERS_LOW:
             starve(e, &c.h)
             return
         before = x.bytes_in
-        moved = request_length(e, c, x) if x.request_body == BODY_LENGTH else request_chunked(e, c, x)
+        moved = splice_up(e, x) if splice_up_fits(e, x) else SPLICE_NONE
+        if moved == SPLICE_NONE:
+            moved = request_length(e, c, x) if x.request_body == BODY_LENGTH else request_chunked(e, c, x)
         if moved <= 0 or x.client.exchange != x or x.origin != o:
             return
         if x.bytes_in - before >= budget:
@@ -369,6 +373,18 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
             o.h.events &= <uint8_t>~EVENT_READ
 
 
+cdef int64_t body_unread(Core* e, Exchange* x, ssize_t got) noexcept nogil:
+    """No bytes came: nothing there yet, or the end. Always 0."""
+    if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
+        x.origin.h.events &= <uint8_t>~EVENT_READ
+    elif got == 0 and x.response_body == BODY_CLOSE:
+        x.origin.reusable = 0
+        response_finish(e, x)
+    else:
+        response_broken(e, x)
+    return 0
+
+
 cdef int64_t body_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     """Bytes moved; 0: waiting, or over."""
     cdef uint64_t ask = x.window
@@ -379,16 +395,8 @@ cdef int64_t body_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     if x.response_body == BODY_LENGTH and ask > x.response_left:
         ask = x.response_left
     got = recv(o.h.fd, e.relay, ask, 0)
-    if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
-        o.h.events &= <uint8_t>~EVENT_READ
-        return 0
     if got <= 0:
-        if got == 0 and x.response_body == BODY_CLOSE:
-            o.reusable = 0
-            response_finish(e, x)
-        else:
-            response_broken(e, x)
-        return 0
+        return body_unread(e, x, got)
     o.activity_ns = e.now_ns
     if <uint64_t>got < ask and not o.h.events & EVENT_HANGUP:
         o.h.events &= <uint8_t>~EVENT_READ
@@ -408,6 +416,10 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
             if client_flush(e, c) != 1:
                 window_narrow(x)
                 break
+        if x.pipe_down != NULL and pipe_down_flush(e, x) != 1:
+            if c.exchange == x:
+                window_narrow(x)
+            break
         if not o.h.events & EVENT_READ and (x.response_started or o.inbox == NULL or o.inbox.start == o.inbox.end):
             break
         if e.buffers.free < BUFFERS_LOW:
@@ -417,7 +429,9 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
             if not head_read(e, x, o):
                 break
             continue
-        moved = body_read(e, x, o)
+        moved = splice_down(e, x) if splice_down_fits(e, x) else SPLICE_NONE
+        if moved == SPLICE_NONE:
+            moved = body_read(e, x, o)
         if moved <= 0 or c.exchange != x:
             break
         window_widen(x)
@@ -521,6 +535,7 @@ cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:
     if x.origin != NULL:
         origin_abandon(e, x)
     head_drop(e, x)
+    pipes_drop(e, x)
     judge_done(e.shared, x.area, &x.judgement, x.client_key, x.fingerprint, x.account_key, x.bytes_in + x.bytes_out, origin_ns,
                x.judgement.rule < 0 and x.reason == 0 and x.status != 421 and x.status != 408, e.now_ns)
     count_exchange(e, x)

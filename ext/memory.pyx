@@ -486,4 +486,4 @@ cdef dict _totals_head(const Totals* t):
             "ring_lines": t.ring_lines, "ring_lines_lost": t.ring_lines_lost, "ring_acts": t.ring_acts,
             "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns,
             "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut,
-            "log_sampled": t.log_sampled}
+            "log_sampled": t.log_sampled, "bytes_spliced": t.bytes_spliced}

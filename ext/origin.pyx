@@ -417,7 +417,7 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     c = x.client
     due = o.activity_ns + route_read_ns(x)
     # While the client is the one who is slow, its own deadlines count.
-    if c.out.head != NULL or (not x.request_done and o.out.head == NULL):
+    if c.out.head != NULL or x.pipe_down != NULL or (not x.request_done and o.out.head == NULL and x.pipe_up == NULL):
         due = e.now_ns + route_read_ns(x)
     if e.now_ns < due:
         timer_set(e, &o.h, earlier(due, e.now_ns + ORIGIN_CHECK_NS))

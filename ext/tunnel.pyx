@@ -371,6 +371,7 @@ cdef bint tunnel_rebase(Core* e, Exchange* x) noexcept nogil:
                 x.judgement.rule = <int32_t>i
     x.area = area
     x.pool = &p.pools[area.pool]
+    x.route = NULL
     x.policy.refs -= 1
     x.policy = e.policy
     x.policy.refs += 1

@@ -158,6 +158,7 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_tunnels_opened", "Upgrades that origins granted.", "tunnels")
     one("scrubber_tunnels_refused", "Upgrades beyond client_max or total_max.", "tunnels_refused")
     one("scrubber_tunnels_cut", "Tunnels ended by a limit, a block or a reload.", "tunnels_cut")
+    one("scrubber_spliced_bytes", "Bytes of bodies that were moved inside the kernel.", "bytes_spliced")
     one("scrubber_passes", "Passes of the engines.", "passes")
     text.counter("scrubber_pass_seconds", "Time in passes.", [({}, totals["pass_ns"] * 1e-9)], "seconds")
 

@@ -215,10 +215,11 @@ def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
         time.sleep(0.1)
         each.stop()
         taken = {name: used for name, (used, _) in each.engine.pools().items()}
-        assert {name: taken[name] for name in ("clients", "exchanges", "buffers")} == {
+        assert {name: taken[name] for name in ("clients", "exchanges", "buffers", "pipes")} == {
             "clients": 0,
             "exchanges": 0,
             "buffers": 0,
+            "pipes": 0,
         }
         assert each.memory.gauges(0)["connections"] == 0
         assert each.memory.gauges(0)["requests"] == 0

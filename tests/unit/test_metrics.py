@@ -16,7 +16,7 @@ accepted closed dropped_blocked dropped_cap_client dropped_cap_total dropped_rul
 timeouts_body timeouts_idle timeouts_write evicted_idle origin_connects origin_connect_errors origin_reused
 origin_retries origin_bad ring_lines ring_lines_lost ring_acts ring_acts_refused table_full passes pass_ns
 tunnels tunnels_refused tunnels_cut
-log_sampled
+log_sampled bytes_spliced
 """.split()  # noqa: SIM905 - a list of so many short words is easier to read as text
 GAUGES = ("beat_ns", "pid", "generation", "connections", "origin_connections", "requests", "tarpit", "tunnels")
 
