@@ -97,10 +97,13 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
 
 
 cdef void client_linger(Core* e, Client* c) noexcept nogil:
-    # Everything asked for was read and nothing is left over: a plain close loses nothing.
-    if c.requests and c.inbox == NULL and not c.h.events & EVENT_READ:
+    # Everything asked for was read, nothing is left over and nothing more was announced: a plain close loses nothing.
+    if c.requests and c.inbox == NULL and not c.h.events & EVENT_READ and not c.linger_left:
         client_close(e, c, False)
         return
+    c.linger_left += LINGER_BYTES_MAX
+    c.linger_ns = e.now_ns
+    c.since_ns = e.now_ns
     if c.inbox != NULL:
         buffer_put(e, c.inbox)
         c.inbox = NULL
@@ -113,11 +116,17 @@ cdef void client_linger(Core* e, Client* c) noexcept nogil:
 
 cdef void linger_read(Core* e, Client* c) noexcept nogil:
     cdef ssize_t n
+    cdef uint64_t taken = 0
     while c.h.events & EVENT_READ:
+        if taken >= STEP_BYTES_MAX:
+            ready_add(e, &c.h)
+            return
         n = recv(c.h.fd, e.relay, RELAY_BYTES, 0)
         if n > 0:
-            c.linger_bytes += <uint64_t>n
-            if c.linger_bytes < LINGER_BYTES_MAX:
+            taken += <uint64_t>n
+            c.linger_ns = e.now_ns
+            if <uint64_t>n < c.linger_left:
+                c.linger_left -= <uint64_t>n
                 continue
         elif n < 0 and scrubber_errno() == EAGAIN:
             c.h.events &= <uint8_t>~EVENT_READ
@@ -463,7 +472,11 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         answer(e, c.exchange, 429)
         exchange_pump(e, c)
     elif c.state == CLIENT_LINGER:
-        client_close(e, c, False)
+        due = earlier(c.linger_ns + LINGER_NS, c.since_ns + <uint64_t>LINGER_S_MAX * 1000000000)
+        if e.now_ns < due and not e.draining:
+            timer_set(e, &c.h, due)
+        else:
+            client_close(e, c, False)
     elif c.state == CLIENT_TUNNEL:
         tunnel_timeout(e, c.exchange)
     elif c.state == CLIENT_HEAD:

@@ -168,7 +168,8 @@ cdef enum:
     WHEEL_SLOTS = 1024              # 51 s; later deadlines go round again
     STEP_BYTES_MAX = 524288         # one connection's share of a pass
     LINGER_NS = 2000000000          # after a refusal: time for the client to read the answer
-    LINGER_BYTES_MAX = 1048576
+    LINGER_S_MAX = 30               # in all, while a body that was announced still comes
+    LINGER_BYTES_MAX = 1048576      # beyond that body
     LOG_BURST_NS = 100000000        # of lines of requests that passed, where they are sampled
     DRAIN_IDLE_NS = 1000000000      # a connection that is to go and has been silent for so long is closed
     QUEUE_ACCEPTS_MAX = 8192        # taken off a listener's queue when it closes
@@ -290,7 +291,8 @@ cdef struct Client:
     uint64_t since_ns               # accept, or the first byte of the present head
     uint64_t blocked_ns             # since when the client does not take what we have; 0: it does
     uint64_t blocked_bytes          # taken since
-    uint64_t linger_bytes
+    uint64_t linger_left            # bytes that may still be read off
+    uint64_t linger_ns              # when the last of them came
     Buffer* inbox
     Queue out
     Exchange* exchange
@@ -485,6 +487,7 @@ cdef struct Core:
     Client* silent_tail
     OriginPool origin_pools[1024]   # ORIGINS_MAX
     AreaSpec area_none              # limits for what no area claims
+    Http1Limits answer_limits       # of origins' heads: an area's own are about clients
     uint32_t tarpit
     uint64_t id_state               # request ids
     HashKey id_key

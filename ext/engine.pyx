@@ -96,6 +96,7 @@ cdef class Engine:
         self.core.gauges = memory.shared.gauges[self.core.worker]
         memcpy(&self.core.id_key, <const char*>key, 16)
         area_none_fill(&self.core.area_none)
+        self.core.answer_limits = Http1Limits(line_bytes_max=HEAD_BYTES_MAX, head_bytes_max=HEAD_BYTES_MAX, headers_max=HEADERS_MAX)
         if not core_open(self.core, connections, config.get("origins_max", 4096), config.get("buffers_max", 8192)):
             raise MemoryError("the pools could not be allocated")
         self._install(policy)

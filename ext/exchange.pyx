@@ -325,7 +325,7 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     b = o.inbox
     while True:
         if b.end > b.start:
-            outcome = response_parse(b.data + b.start, b.end - b.start, &o.scan, &x.area.http1, x.method, &e.response)
+            outcome = response_parse(b.data + b.start, b.end - b.start, &o.scan, &e.answer_limits, x.method, &e.response)
             if outcome == HTTP1_OK and e.response.status >= 200:
                 response_begin(e, x, b.data + b.start, e.response.head_bytes, b.end - b.start)
                 if o.inbox != NULL:
@@ -456,6 +456,14 @@ cdef inline void window_narrow(Exchange* x) noexcept nogil:
 
 # --- both, and the end -------------------------------------------------------------------------------------------------------------------
 
+cdef uint64_t linger_rest(const Exchange* x) noexcept nogil:
+    """What is still to come of a body that was answered before it was read. It is read off: many clients send all of it before they look
+    for an answer, which a reset would take from them. Not for who was too slow, or not let through."""
+    if x.request_done or x.reason or x.status == 408 or x.judgement.verdict != VERDICT_PASS:
+        return 0
+    return x.request_left if x.request_body == BODY_LENGTH else x.area.body_bytes_max
+
+
 cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     cdef Exchange* x = c.exchange
     cdef bint keep
@@ -484,6 +492,7 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     if not x.response_done or c.out.head != NULL or x.page != NULL:
         return False
     keep = x.keep_alive and x.request_done      # as the head promised, even if a drain began since
+    c.linger_left = 0 if keep else linger_rest(x)
     exchange_end(e, x)
     if not keep:
         client_linger(e, c)

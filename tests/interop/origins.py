@@ -109,7 +109,7 @@ class Node(Kind):
 
 
 class Nginx(Kind):
-    """Files and `return`: no application behind it."""
+    """Files and `return`: no application behind it. `line`: of the http block."""
 
     name = "nginx"
     program = "nginx"
@@ -119,6 +119,9 @@ class Nginx(Kind):
         {"echo", "form", "post-empty", "post-large", "post-chunked", "put", "patch", "delete", "options", "upload"}
         | {"chunked", "long-head", "many-fields"}
     )
+
+    def __init__(self, line: str = "gzip_proxied any;") -> None:
+        self.line = line
 
     def launch(self, directory: Path, port: int, idle_s: float, **env: str) -> Program:
         root = directory / "www"
@@ -150,7 +153,7 @@ http {{
   access_log off; root {directory}/www; default_type text/plain; absolute_redirect off;
   client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
-  keepalive_timeout {int(idle_s * 1000)}ms; gzip on; gzip_proxied any; gzip_min_length 100; gzip_types text/plain;
+  keepalive_timeout {int(idle_s * 1000)}ms; gzip on; {self.line} gzip_min_length 100; gzip_types text/plain;
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     location = /redirect-absolute/302 {{ return 302 http://$http_host/small; }}
