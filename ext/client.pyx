@@ -473,7 +473,8 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         exchange_pump(e, c)
     elif c.state == CLIENT_LINGER:
         due = earlier(c.linger_ns + LINGER_NS, c.since_ns + <uint64_t>LINGER_S_MAX * 1000000000)
-        if e.now_ns < due and not e.draining:
+        # Only an announced body is waited for, while it comes.
+        if c.linger_left > LINGER_BYTES_MAX and e.now_ns < due and not e.draining:
             timer_set(e, &c.h, due)
         else:
             client_close(e, c, False)
