@@ -16,7 +16,7 @@ RUNS ?= 5
 # Arguments for pytest, as in: make test TESTS="tests/unit -k limiter"
 TESTS ?=
 
-.PHONY: help demo build lint docs test test-tools asan debug bench bench-smoke clean
+.PHONY: help demo build lint docs test test-tools wstest asan debug bench bench-smoke clean
 
 help:
 	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
@@ -59,8 +59,15 @@ docs: build
 test-tools:
 	@.ci/system-packages test >/dev/null
 
+# Autobahn's WebSocket suite (Python 2.7, where there is one), for tests/e2e/test_websockets.py; what it needs is pinned by its last release.
+PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7.*/bin/python) $(shell command -v python2.7 2>/dev/null))
+wstest:
+	@[ -d build/wstest ] || [ -z "$(PYTHON2)" ] || { rm -rf build/wstest.new && "$(PYTHON2)" -m pip install --quiet --disable-pip-version-check \
+	  --target build/wstest.new autobahntestsuite==0.8.2 >build/wstest.log 2>&1 && mv build/wstest.new build/wstest; } \
+	  || echo "Autobahn's suite could not be installed (build/wstest.log): its test is skipped"
+
 # Tests beside each other on two processes; all of tests/e2e on one of them, one after the other (tests/conftest.py).
-test: test-tools build lint bench-smoke
+test: test-tools build wstest lint bench-smoke
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 # A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
