@@ -218,14 +218,14 @@ cdef void put_span(Writer* w, const Policy* p, const Span* edits, const char* na
         put(w, b"\r\n", 2)
 
 
-cdef bint page_queue(Core* e, Exchange* x, const PageSpec* page, uint16_t status, const Span* edits, const Facts* f) noexcept nogil:
-    """Head and as much of the body as fits into one buffer; the exchange keeps the rest. False: no buffer, or no room for the head."""
+cdef uint16_t page_queue(Core* e, Exchange* x, const PageSpec* page, uint16_t status, const Span* edits, const Facts* f) noexcept nogil:
+    """Head and as much of the body as fits into one buffer; the exchange keeps the rest. 0, or the status that says why not."""
     cdef const Policy* p = x.policy.policy
     cdef Writer w
     cdef Buffer* b = buffer_get(e)
     cdef bint bare = status == 304 or status == 204 or status == 205
     if b == NULL:
-        return False
+        return 503
     if not x.request_done:
         x.keep_alive = 0
     x.status = status
@@ -279,7 +279,8 @@ cdef bint page_queue(Core* e, Exchange* x, const PageSpec* page, uint16_t status
         put_text(&w, b"\r\n\r\n")
     if w.full:
         buffer_put(e, b)
-        return False
+        return 414              # only what the client sent can be so long
+    x.head_out += <uint32_t>(w.at - b.data)
     if not bare and x.method != METHOD_HEAD:
         x.page = page
         x.page_part = 0
@@ -292,7 +293,7 @@ cdef bint page_queue(Core* e, Exchange* x, const PageSpec* page, uint16_t status
     if client_flush(e, x.client) < 0:
         x.client.h.events |= EVENT_BROKEN
         ready_add(e, &x.client.h)
-    return True
+    return 0
 
 
 cdef void page_answer(Core* e, Exchange* x, const PageSpec* page, const Facts* f) noexcept nogil:
@@ -305,8 +306,9 @@ cdef void page_answer(Core* e, Exchange* x, const PageSpec* page, const Facts* f
             status = 405
         elif not_modified(f.policy, page, f):
             status = 304
-    if not page_queue(e, x, page, status, route_response_edits(x), f):
-        answer(e, x, 503)
+    status = page_queue(e, x, page, status, route_response_edits(x), f)
+    if status:
+        answer(e, x, status)
 
 
 cdef bint location_names_host(const Policy* p, const PageSpec* page) noexcept nogil:
@@ -340,4 +342,4 @@ cdef bint page_error(Core* e, Exchange* x, const PageSpec* page, uint16_t status
     cdef Span none
     none.off = 0
     none.len = 0
-    return page_queue(e, x, page, status, &none, NULL)
+    return page_queue(e, x, page, status, &none, NULL) == 0

@@ -81,3 +81,8 @@ cdef class RouteProbe:
             told = route_location(self.core, self.exchange, &self.facts,
                                   &self.image.policy.pages[self.exchange.route.page - 1].location, &w)
         return (<const char*>out)[:w.at - out] if told else None
+
+
+def probe_http_date(text: bytes) -> int:
+    """Seconds since 1970 of an IMF-fixdate, -1: not one."""
+    return http_date(<const uint8_t*><const char*>text, len(text))

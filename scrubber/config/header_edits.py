@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from scrubber.config.texts import words_in
+from scrubber.config.texts import PLACES_MAX, places_in, words_in
 from scrubber.config.walk import Doc, OneOrMore, Reads, Report, nearest
 from scrubber.errors import ValueRefused
 
@@ -117,6 +117,8 @@ def check_edits(edits: HeaderEdits | None, report: Report, path: str, *, respons
             report.error(place, f"{name!r} stands here twice (letters' case does not count)", "each field once")
         seen.add((key, name.lower()))
         for value in values:
+            if places_in(value) > PLACES_MAX:
+                report.error(place, "too many placeholders", f"at most {PLACES_MAX}")
             for word in words_in(value):
                 if word not in words:
                     report.error(place, f"nothing is known as {{{word}}} here", _known(words), _word_hint(word, words))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scrubber.config.header_edits import EDITS_MAX, HeaderEdits, check_edits
-from scrubber.config.pages import PAGES_BYTES_MAX, Maintenance, Page, read_page
+from scrubber.config.pages import PAGE_WORDS, PAGES_BYTES_MAX, Maintenance, Page, read_page
 from scrubber.config.patterns import pattern_groups, pattern_refused
 from scrubber.config.routes import (
     PATTERN_EXPECTED,
@@ -26,7 +26,7 @@ from scrubber.config.routes import (
     Route,
     normalised,
 )
-from scrubber.config.texts import groups_in, parts_of, words_in
+from scrubber.config.texts import PLACES_MAX, groups_in, parts_of, places_in, words_in
 from scrubber.config.walk import Report, nearest
 
 if TYPE_CHECKING:
@@ -94,6 +94,14 @@ def _check_route(route: Route, pools: Collection[str], report: Report, here: str
         report.error(
             f"{here}.pool", f"no pool {route.pool!r} in this area", "a pool's name", nearest(route.pool, pools)
         )
+    answer = route.answer
+    if answer is not None and answer.status in (204, 205, 304) and not report.spoiled(f"{here}.answer"):
+        if answer.status == 304:
+            report.error(f"{here}.answer.status", "304 answers a question that nobody asked", "another status")
+        elif answer.body:
+            report.error(f"{here}.answer.body", f"an answer {answer.status} has no body", "no body, or another status")
+    if answer is not None and answer.body.count("{request_id}") > PLACES_MAX:
+        report.error(f"{here}.answer.body", "too many placeholders", f"at most {PLACES_MAX}")
     groups = _check_pattern(route, report, here)
     if route.redirect is not None and not report.spoiled(f"{here}.redirect"):
         _check_redirect(route, groups, report, f"{here}.redirect.to")
@@ -109,12 +117,15 @@ def _check_pattern(route: Route, report: Report, here: str) -> int:
         return 0
     refused = pattern_refused(route.path_re)
     if refused:
-        report.error(f"{here}.path_re", f"{route.path_re!r}: {refused}", PATTERN_EXPECTED, "RE2 has no look-around")
+        hint = "RE2 has no look-around and no references back" if "(?" in refused or "\\" in refused else ""
+        report.error(f"{here}.path_re", f"{route.path_re!r}: {refused}", PATTERN_EXPECTED, hint)
         return 9  # what names groups is not to blame
     return pattern_groups(route.path_re)
 
 
 def _check_words(text: str, words: frozenset[str], groups: int, *, route: Route, report: Report, place: str) -> None:
+    if places_in(text) > PLACES_MAX:
+        report.error(place, "too many placeholders", f"at most {PLACES_MAX}")
     known = ", ".join(f"{{{word}}}" for word in sorted(words))
     for word in words_in(text):
         if word not in words:
@@ -210,10 +221,17 @@ class PageReader:
                 self.report.error(path, "all pages together are too large", f"at most {PAGES_BYTES_MAX} bytes", hint)
         return self.read[key]
 
+    def filled(self, page: Page, path: str) -> Page:
+        """A page with placeholders in it."""
+        found = self.page(page, path)
+        if sum(found.content.count(b"{%b}" % word.encode()) for word in PAGE_WORDS) > PLACES_MAX:
+            self.report.error(path, f"{page.path} has too many placeholders", f"at most {PLACES_MAX}")
+        return found
+
     def maintenance(self, found: Maintenance | None, path: str) -> Maintenance | None:
         if found is None or found.file is None:
             return found
-        return msgspec.structs.replace(found, file=self.page(found.file, f"{path}.file"))
+        return msgspec.structs.replace(found, file=self.filled(found.file, f"{path}.file"))
 
     def route(self, route: Route, path: str) -> Route:
         file = self.page(route.file, f"{path}.file") if route.file is not None else None
@@ -226,5 +244,5 @@ class PageReader:
             area,
             routes=tuple(self.route(route, f"{path}.route[{i}]") for i, route in enumerate(area.routes)),
             maintenance=self.maintenance(area.maintenance, f"{path}.maintenance"),
-            error_pages={k: self.page(page, f"{path}.error_pages.{k}") for k, page in area.error_pages.items()},
+            error_pages={k: self.filled(page, f"{path}.error_pages.{k}") for k, page in area.error_pages.items()},
         )

@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+PLACES_MAX = 64  # placeholders of one text; ext/route_spec.pxd bounds the parts between them
+
 _PLACE = re.compile(r"\{([a-z_]+)\}|\$([1-9])")
 
 
@@ -42,6 +44,11 @@ def parts_of(text: str, words: Collection[str], *, groups: bool = False) -> list
 def words_in(text: str) -> list[str]:
     """Every word in braces, known or not."""
     return [word for word, _ in _PLACE.findall(text) if word]
+
+
+def places_in(text: str) -> int:
+    """How many placeholders and groups a text may turn out to have."""
+    return len(_PLACE.findall(text))
 
 
 def groups_in(text: str) -> int:
