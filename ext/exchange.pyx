@@ -461,7 +461,7 @@ cdef uint64_t linger_rest(const Exchange* x) noexcept nogil:
     for an answer, which a reset would take from them. Not for who was too slow, or not let through."""
     if x.request_done or x.reason or x.status == 408 or x.judgement.verdict != VERDICT_PASS:
         return 0
-    return x.request_left if x.request_body == BODY_LENGTH else x.area.body_bytes_max
+    return x.request_left if x.request_body == BODY_LENGTH else route_body_bytes_max(x)
 
 
 cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
