@@ -95,16 +95,20 @@ cdef inline void put_escaped(Writer* w, uint8_t c) noexcept nogil:
     put(w, escape, 3)
 
 
+cdef inline bint upper_digit(uint8_t c) noexcept nogil:
+    return c"0" <= c <= c"9" or c"A" <= c <= c"F"
+
+
 cdef void put_path(Writer* w, const uint8_t* path, uint32_t n) noexcept nogil:
-    """A normalised path as a URL has it. An escape stays one only if normalising would have left it: "%41" there is no escape of "A" but
-    came of "%2541" or the like, and an origin must not decode it a second time."""
+    """A normalised path as a URL has it. An escape stays one only if normalising would have left it so, in upper-case digits:
+    "%41" there is no escape of "A" but came of "%2541" or the like, and an origin must not decode it a second time."""
     cdef uint32_t i
     cdef int value
     for i in range(n):
         if url_plain(path[i]):
             put_byte(w, path[i])
             continue
-        if path[i] == c"%" and n - i >= 3 and hex_value(path[i + 1]) >= 0 and hex_value(path[i + 2]) >= 0:
+        if path[i] == c"%" and n - i >= 3 and upper_digit(path[i + 1]) and upper_digit(path[i + 2]):
             value = hex_value(path[i + 1]) * 16 + hex_value(path[i + 2])
             if not 0x20 < value < 0x7F or value == c"%":
                 put_byte(w, c"%")

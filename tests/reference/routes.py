@@ -40,7 +40,7 @@ def spelled(path: bytes) -> bytes:
     out = b""
     at = 0
     while at < len(path):
-        escape = re.match(rb"%([0-9A-Fa-f]{2})", path[at:])
+        escape = re.match(rb"%([0-9A-F]{2})", path[at:])
         if escape and not (0x20 < int(escape[1], 16) < 0x7F and escape[1] != b"25"):
             out += escape[0]
             at += 3

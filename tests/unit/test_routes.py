@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scrubber import _native
@@ -30,7 +30,25 @@ PLAIN = msgspec.structs.replace(FULL.gateway.areas[1], request_headers=None, res
 
 path_bytes = st.lists(
     st.sampled_from(
-        [b"/", b"a", b"b", b"api", b".", b"..", b"%2e", b"%2F", b"%41", b"%25", b"%", b"%e4", b";x", b"@", b"<"]
+        [
+            b"/",
+            b"a",
+            b"b",
+            b"api",
+            b".",
+            b"..",
+            b"%2e",
+            b"%2F",
+            b"%41",
+            b"%25",
+            b"%",
+            b"%e4",
+            b"%a",
+            b"E",
+            b";x",
+            b"@",
+            b"<",
+        ]
     ),
     max_size=12,
 ).map(lambda pieces: b"/" + b"".join(pieces))
@@ -121,6 +139,7 @@ def test_rewritten_paths_are_those_of_the_reference(route: Route, path: bytes) -
 
 
 @given(path_bytes)
+@example(b"/%a%41")
 def test_an_origin_gets_the_path_that_rules_saw(path: bytes) -> None:
     """What it decodes is what was matched: no escape comes out of putting the path together."""
     route = Route(path_prefix="/", rewrite=Rewrite(to="{path}"))
