@@ -12,10 +12,11 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.stream import Plan, StreamClient, StreamOrigin
+from tests.e2e.support import SLOW
 
 GIB = 1 << 30
 MIB = 1 << 20
-SIZE = 5 * GIB + 12_345
+SIZE = (5 * GIB if SLOW == 1 else 64 * MIB) + 12_345  # sanitizers take their time, and memory of their own
 GROWTH_MAX = 8 * MIB
 CASES = [(way, splice) for splice in (True, False) for way in ("down", "up", "both")]
 IN_CI = [("down", True)]
@@ -42,7 +43,7 @@ def test_five_gib_in_bounded_memory(proxy: type[Proxy], way: str, splice: bool) 
         done.set()
         watcher.join()
         assert (count, int(headers["x-taken"])) == (origin.plan.size, up)
-        assert most[0] - before < GROWTH_MAX, f"{most[0] - before} bytes more than before"
+        assert SLOW > 1 or most[0] - before < GROWTH_MAX, f"{most[0] - before} bytes more than before"
         spliced = found.metric("scrubber_spliced_bytes_total")
         whole = SIZE * (2 if way == "both" else 1)
         assert spliced > whole * 0.9 if splice else spliced == 0
