@@ -18,6 +18,7 @@ from scrubber.errors import ValueRefused
 EDITS_MAX = 96  # ext/route_spec.pxd: of area and route together, each field of `add` and `remove` one, of `set` two
 NAME_BYTES_MAX = 128
 VALUE_BYTES_MAX = 4096
+ADDED_BYTES_MAX = 6144  # names and values of one table: head and edits share one buffer of 24 KiB
 REQUEST_WORDS = frozenset({"client_ip", "request_id", "host", "area", "scheme"})
 RESPONSE_WORDS = frozenset({"client_ip", "request_id", "area", "scheme"})
 
@@ -122,6 +123,9 @@ def check_edits(edits: HeaderEdits | None, report: Report, path: str, *, respons
             for word in words_in(value):
                 if word not in words:
                     report.error(place, f"nothing is known as {{{word}}} here", _known(words), _word_hint(word, words))
+    added = sum(len(name) + len(value) + 4 for _, name, values in named for value in values)
+    if added > ADDED_BYTES_MAX:
+        report.error(path, f"{added} bytes of fields", f"at most {ADDED_BYTES_MAX}")
     if edits.count > EDITS_MAX:
         report.error(path, f"{edits.count} edits (a field that is set counts twice)", f"at most {EDITS_MAX}")
 

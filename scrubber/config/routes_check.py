@@ -72,7 +72,7 @@ def check_patterns(areas: Sequence[Area], report: Report) -> None:
 
 
 def _check_sum(area: HeaderEdits | None, route: HeaderEdits | None, report: Report, place: str) -> None:
-    if area and route and area.count <= EDITS_MAX and area.count + route.count > EDITS_MAX:
+    if area and route and max(area.count, route.count) <= EDITS_MAX < area.count + route.count:
         report.error(place, f"{area.count + route.count} edits with the area's", f"at most {EDITS_MAX}")
 
 

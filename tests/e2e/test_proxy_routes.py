@@ -156,7 +156,7 @@ def test_a_reload_swaps_routes_under_traffic(gateway: GatewayFactory, origin: Or
         for thread in threads:
             thread.join()
     assert problems == []
-    # A new supervisor finds routes and pages in the image, and a bad pattern keeps the old ones.
+    # A bad pattern keeps the routes that are there.
     running.file.write_text(gateway_text(origin.port, area="[[area.route]]\npath_re = '('\n"))
     refused = running.cli("reload")
     assert refused.returncode == 1

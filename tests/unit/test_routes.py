@@ -18,6 +18,7 @@ from scrubber.config import header_edits, pages, routes, texts
 from scrubber.config.header_edits import HeaderEdits
 from scrubber.config.routes import Redirect, Rewrite, Route, normalised
 from scrubber.errors import PolicyRefused
+from scrubber.mandate.compile import restore
 from scrubber.mandate.compile_routes import Edit, joined
 from scrubber.mandate.load import load_all
 from tests.reference import routes as reference
@@ -207,6 +208,14 @@ def test_patterns_run_in_linear_time_and_bounded_memory() -> None:
     assert probe([route], b"/" + b"a" * 2000 + b"!").route is None
     assert _native.pattern_refused(b"(((a{100}){100}){100})") != ""
     assert _native.pattern_groups(b"(a)(?:b)(?P<c>d)") == 2
+
+
+def test_a_new_supervisor_finds_routes_and_the_content_of_pages_in_the_image() -> None:
+    found = restore(compiled(FULL).image).gateway
+    assert found.areas == FULL.gateway.areas
+    file = found.areas[2].routes[0].file
+    assert file is not None
+    assert file.content == (GOOD / "pages" / "security.txt").read_bytes()
 
 
 def test_a_pattern_that_re2_refuses_is_no_policy() -> None:
