@@ -376,7 +376,10 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.judged_ns = e.now_ns
     note_request(e, c, x, &f)
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
-        if (f.area.routes.len or f.area.maintenance) and route_request(e, x, &f):
+        if area_drained(e, x.area):
+            x.retry_s = DRAIN_RETRY_S
+            status = 503
+        elif (f.area.routes.len or f.area.maintenance) and route_request(e, x, &f):
             answered = True
         elif head.body == BODY_LENGTH and head.content_length > route_body_bytes_max(x):
             status = 413
@@ -389,6 +392,8 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
             status = tunnel_ask(e, x, &f)
             if status == 0:
                 status = forward_request(e, c, x, &f)
+            if x.pool != NULL:
+                x.balance_key = balance_key(e, x.pool, &f)
     c.inbox.start += head.head_bytes
     c.scan = 0
     inbox_release(e, c)
@@ -438,10 +443,12 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
         x.pipe_up == NULL)
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
-            origin_wait_leave(e, x)
+            wait_leave(e, x)
             answer(e, x, 503)
             client_step(e, c)
             return
+        # An origin may have come back without a place having come free.
+        wait_again(e, x)
     elif c.blocked_ns and (e.now_ns - c.blocked_ns >= x.area.write_ns and c.blocked_bytes == 0
                            or too_slow(c.blocked_bytes, c.blocked_ns, x.area, e.now_ns)):
         e.totals.timeouts_write += 1

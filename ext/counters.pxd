@@ -52,7 +52,11 @@ cdef struct Totals:
     uint64_t tunnels_cut        # by a limit, a block or a reload
     uint64_t log_sampled        # access lines left out as log.sample_pass says
     uint64_t bytes_spliced      # of bodies, in either direction
-    uint64_t reserved[3]
+    uint64_t origin_retries_refused     # the budget was spent
+    uint64_t origin_ejections
+    uint64_t origin_waits       # requests that waited for a place at an origin
+    uint64_t origin_wait_refused        # of those that wanted to
+    uint64_t reserved[8]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

@@ -25,6 +25,7 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t draining
     uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
     uint64_t tunnels            # open; each is a request in flight too
+    uint64_t origin_waiting     # requests that wait for a place at an origin
     uint64_t reserved[6]
 
 # Change this worker's count by delta (never below 0); returns the new sum over all workers. COUNTS_FULL: the bucket is full, not counted:

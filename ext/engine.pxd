@@ -175,6 +175,7 @@ cdef enum:
     QUEUE_ACCEPTS_MAX = 8192        # taken off a listener's queue when it closes
     INTERIM_MAX = 16                # 1xx responses before the final one
     ORIGIN_TRIES_MAX = 3            # connects for one request
+    DRAIN_RETRY_S = 30              # what a client of a drained area, or of drained origins, is asked to wait
     POLICIES_MAX = 256              # in force, and older ones that requests in flight still hold
     IOV_MAX = 16
     PIPELINE_MAX = 16               # requests of one connection in one step
@@ -355,6 +356,15 @@ cdef struct Tunnel:
     uint8_t frames                  # a WebSocket: frames tell messages from pings
     uint8_t how                     # TUNNEL_*
 
+cdef enum:
+    LANE_KNOWN = 0                  # people known from before
+    LANE_NEW = 1
+
+cdef struct WaitQueue:              # for a place at an origin; first in, first out in each lane
+    Exchange* head[2]               # LANE_*
+    Exchange* tail[2]
+    uint32_t waiting
+
 # One request and its answer.
 cdef struct Exchange:
     Client* client                  # NULL never; an exchange ends with its client
@@ -364,8 +374,16 @@ cdef struct Exchange:
     const PoolSpec* pool            # the area's own, unless a route says otherwise; NULL: no area
     Exchange* wait_prev             # waiting for an origin connection
     Exchange* wait_next
+    WaitQueue* queue                # it waits in
+    const OriginSpec* spec          # the origin chosen last; NULL: none yet
+    uint64_t balance_key
+    uint64_t tried                  # a bit for each origin of the pool that refused a connection
+    uint32_t host_off               # where the origin's own Host goes into the head; 0: the client's is in it
     uint8_t waiting
-    uint8_t ready                   # was waiting; a connection came free
+    uint8_t ready                   # was waiting; a place came free
+    uint8_t promised                # that place, at origin_id, is kept for it
+    uint8_t waited                  # it has had a place in a queue
+    uint8_t evicted                 # was waiting; somebody known came
     uint8_t request_stopped         # the origin takes no more of the body
     uint8_t method
     uint8_t minor
@@ -387,6 +405,7 @@ cdef struct Exchange:
     uint8_t reason                  # HTTP1_* when the head was refused
     uint16_t status                 # sent to the client; 0: none
     uint16_t origin_id
+    uint16_t connect_status         # of the last connect that failed: 502, or 504 for one that took too long
     uint32_t window                 # bytes read at once for the body: grows while the client keeps up
     uint64_t request_left           # BODY_LENGTH
     uint64_t response_left
@@ -438,9 +457,11 @@ cdef struct ListenerHandle:
 
 cdef struct OriginPool:             # connections to one origin, of this worker
     Origin* idle                    # last used first
-    Exchange* wait_head
-    Exchange* wait_tail
-    uint32_t waiting
+    WaitQueue queue                 # of those that no other origin may serve
+    int64_t turn                    # of the weighted round
+    uint32_t pool_id
+    uint32_t promised               # places kept for those who waited
+    uint32_t seen                   # by the sweep after a swap
     uint32_t open
     uint32_t idle_count
     uint32_t in_flight
@@ -451,6 +472,10 @@ cdef struct OriginPool:             # connections to one origin, of this worker
     uint32_t name_epoch             # of `name`, the address as access lines have it
     uint32_t name_len
     uint8_t name[112]
+
+cdef struct PoolState:              # of one pool of origins, of this worker
+    WaitQueue queue
+    RetryBudget retry
 
 cdef struct Core:
     int epoll_fd
@@ -486,6 +511,8 @@ cdef struct Core:
     Client* silent                  # oldest first
     Client* silent_tail
     OriginPool origin_pools[1024]   # ORIGINS_MAX
+    PoolState pools[512]            # POOLS_MAX
+    uint32_t swaps
     AreaSpec area_none              # limits for what no area claims
     Http1Limits answer_limits       # of origins' heads: an area's own are about clients
     uint32_t tarpit

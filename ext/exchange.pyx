@@ -470,6 +470,9 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     if c.h.events & EVENT_BROKEN:
         client_close(e, c, False)
         return False
+    if x.evicted:
+        x.evicted = 0
+        answer(e, x, 503)
     if x.ready:
         x.ready = 0
         origin_acquire(e, x)
@@ -536,8 +539,9 @@ cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:
     cdef Client* c = x.client
     cdef uint64_t origin_ns = 0
     if x.waiting:
-        origin_wait_leave(e, x)
-    elif x.ready:
+        wait_leave(e, x)
+    elif x.promised:
+        promise_end(e, x)
         wait_serve(e, x.origin_id)      # the place it was given goes to the next one
     if x.sent_ns:
         origin_ns = (x.first_ns if x.first_ns else e.now_ns) - x.sent_ns

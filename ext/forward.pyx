@@ -105,11 +105,10 @@ cdef void put_upgrade(Writer* w, const Exchange* x) noexcept nogil:
 
 cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept nogil:
     cdef const RequestHead* head = f.head
-    cdef const Policy* p = f.policy
     cdef Writer w
     cdef uint16_t i
     cdef uint16_t status
-    cdef const OriginSpec* origin
+    cdef const Policy* p = f.policy
     cdef const Span* edits = route_request_edits(x)
     cdef Buffer* b
     if x.pool == NULL or x.pool.origins.len == 0:
@@ -131,13 +130,13 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         if head.path.len == 0:
             put_byte(&w, 47)
         put(&w, f.data + head.target.off, head.target.len)
-    put_text(&w, b" HTTP/1.1\r\nHost: ")
-    origin = &p.origins[x.pool.origins.off]
+    put_text(&w, b" HTTP/1.1\r\n")
     if x.area.flags & AREA_HOST_KEEP and head.authority.len:
+        put_text(&w, b"Host: ")
         put(&w, f.data + head.authority.off, head.authority.len)
+        put(&w, b"\r\n", 2)
     else:
-        put(&w, p.text + origin.host.off, origin.host.len)
-    put(&w, b"\r\n", 2)
+        x.host_off = <uint32_t>(w.at - b.data)      # the origin's own goes here when it is chosen
     for i in range(head.header_count):
         if not head.headers[i].flags & HEADER_HOP and not request_header_ours(head.headers[i].id) and not (
                 edits.len and edits_drop(p, edits, f.data + head.headers[i].name_off, head.headers[i].name_len)):

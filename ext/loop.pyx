@@ -147,6 +147,7 @@ cdef void tick(Core* e) noexcept nogil:
         pass
     e.wall_offset_ns = scrubber_clock(CLOCK_REALTIME) - e.now_ns
     expire(e)
+    origins_look(e)
     if e.accept_paused:
         e.accept_paused = False
         for i in range(LISTENERS_MAX):

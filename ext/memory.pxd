@@ -11,7 +11,8 @@ cdef enum:
     REGION_GAUGES = 7           # beat, open connections, counts by key, a slot a worker; zeroed by the keeper when it dies
     REGION_RINGS = 8            # a ring a worker
     REGION_CACHE = 9            # stored answers; shared by all
-    REGIONS = 10
+    REGION_ORIGINS = 10         # health, ejection and drain of each origin; shared by all
+    REGIONS = 11
 
 cdef struct RegionHeader:
     uint64_t magic              # "SCRUBMEM"
@@ -29,7 +30,8 @@ cdef struct AreaState:
     uint64_t rush_last_ns       # last time they shed
     uint64_t known_total        # clients that became known
     uint64_t known_blocked      # of these, blocked now (proportion: clients_share_max)
-    uint64_t reserved[4]
+    uint64_t drained            # 1: an operator takes no new requests here
+    uint64_t reserved[3]
 
 cdef struct Control:
     HashKey secret
@@ -38,6 +40,8 @@ cdef struct Control:
     uint64_t block_sequence     # source of case ids
     uint64_t reserved[3]
     AreaState areas[256]        # AREAS_MAX
+
+cdef struct OriginState
 
 # Everything a worker or the supervisor sees of the shared memory. slot is -1 in the supervisor.
 cdef struct Shared:
@@ -51,6 +55,7 @@ cdef struct Shared:
     Known known
     Blocks blocks
     Cache cache
+    OriginState* origins        # ORIGINS_MAX
     Totals* totals[64]          # WORKERS_MAX
     Gauges* gauges[64]
     Ring rings[64]
@@ -71,9 +76,10 @@ cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nog
 
 cdef class Memory:
     cdef Shared shared
-    cdef void* maps[10]         # REGIONS
-    cdef uint64_t map_bytes[10]
+    cdef void* maps[11]         # REGIONS
+    cdef uint64_t map_bytes[11]
     cdef uint64_t gauges_slot_bytes
     cdef uint64_t sweep_at
     cdef readonly uint64_t ring_resyncs     # times that a ring's numbers made no sense
     cdef Shared* pointer(self) noexcept nogil
+    cdef OriginState* _origin(self, index) except NULL

@@ -16,9 +16,10 @@ cdef uint64_t CAPACITY_MAX = <uint64_t>1 << 36
 
 REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": REGION_LADDER, "known": REGION_KNOWN,
                 "blocks": REGION_BLOCKS, "totals": REGION_TOTALS, "gauges": REGION_GAUGES, "rings": REGION_RINGS,
-                "cache": REGION_CACHE}
+                "cache": REGION_CACHE, "origins": REGION_ORIGINS}
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
+ORIGIN_HEALTHS = ("unknown", "up", "down")        # by ORIGIN_HEALTH_*
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
 BLOCK_ANSWERS = {BLOCK_NEW: "new", BLOCK_EXTENDED: "extended", BLOCK_REFUSED_FULL: "refused_full", BLOCK_REFUSED_TTL: "refused_ttl",
                  BLOCK_REFUSED_BUSY: "refused_busy", BLOCK_REFUSED_SOURCE: "refused_source"}
@@ -48,6 +49,9 @@ cdef bint region_plan(uint32_t kind, uint64_t capacity, uint32_t slots, RegionPl
     out.capacity = 1
     if kind == REGION_CONTROL:
         out.payload_bytes = whole_pages(sizeof(Control))
+    elif kind == REGION_ORIGINS:
+        out.capacity = ORIGINS_MAX
+        out.payload_bytes = whole_pages(ORIGINS_MAX * sizeof(OriginState))
     elif kind == REGION_LIMITER:
         out.capacity = power_of_two(capacity, CELLS_BUCKET)
         out.payload_bytes = whole_pages(out.capacity * sizeof(Cell))
@@ -242,6 +246,7 @@ cdef class Memory:
         self.shared.slot = slot
         self.shared.control = <Control*>self.maps[REGION_CONTROL]
         self.shared.secret = self.shared.control.secret
+        self.shared.origins = <OriginState*>self.maps[REGION_ORIGINS]
         self.shared.limiter.cells = <Cell*>self.maps[REGION_LIMITER]
         self.shared.limiter.bucket_mask = plans["limiter"]["capacity"] // CELLS_BUCKET - 1
         self.shared.ladder.entries = <LadderEntry*>self.maps[REGION_LADDER]
@@ -346,6 +351,7 @@ cdef class Memory:
         return {"beat_ns": copy.beat_ns, "pid": copy.pid, "generation": copy.generation, "generation_refused": copy.generation_refused,
                 "connections": copy.connections, "origin_connections": copy.origin_connections, "requests": copy.requests,
                 "tarpit": copy.tarpit, "draining": copy.draining, "tunnels": copy.tunnels,
+                "origin_waiting": copy.origin_waiting,
                 "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(ORIGINS_MAX) if copy.origin_in_flight[i]}}
 
     def gauges_layout(self) -> tuple:
@@ -472,7 +478,61 @@ cdef class Memory:
             raise IndexError(f"area {area_id} is none of {AREAS_MAX}")
         memcpy(&state, &self.shared.control.areas[<int>area_id], sizeof(state))
         return {"rush": bool(rush_is(&state, time.monotonic_ns())), "rush_since_ns": state.rush_since_ns,
-                "rush_last_ns": state.rush_last_ns, "known_total": state.known_total, "known_blocked": state.known_blocked}
+                "rush_last_ns": state.rush_last_ns, "known_total": state.known_total, "known_blocked": state.known_blocked,
+                "drained": bool(state.drained)}
+
+    def area_drain(self, area_id: int, drained: bool) -> None:
+        """No new requests for an area, or new ones again."""
+        if not 0 <= area_id < AREAS_MAX:
+            raise IndexError(f"area {area_id} is none of {AREAS_MAX}")
+        store_u64(&self.shared.control.areas[<int>area_id].drained, drained)
+
+    cdef OriginState* _origin(self, index) except NULL:
+        if not 0 <= index < ORIGINS_MAX:
+            raise IndexError(f"origin {index} is none of {ORIGINS_MAX}")
+        return &self.shared.origins[<int>index]
+
+    def origin_claim(self, index: int, key: int, since_ns: int) -> bool:
+        """An origin's entry begins, unless it is its own already. since_ns: it serves since then (monotonic); 0: long ago."""
+        cdef OriginState* s = self._origin(index)
+        if load_u64(&s.key) == <uint64_t>key:
+            return False
+        store_u64(&s.key, 0)
+        store_u64(&s.health, ORIGIN_HEALTH_UNKNOWN)
+        store_u64(&s.health_since_ns, 0)
+        store_u64(&s.since_ns, since_ns)
+        store_u64(&s.ejected_until_ns, 0)
+        store_u64(&s.failures, 0)
+        store_u64(&s.ejections, 0)
+        store_u64(&s.drained, 0)
+        store_u64(&s.key, key)
+        return True
+
+    def origin_drain(self, index: int, drained: bool, since_ns: int) -> None:
+        """No new requests for an origin, or new ones again, slowly since then."""
+        cdef OriginState* s = self._origin(index)
+        if not drained and load_u64(&s.drained):
+            store_u64(&s.since_ns, since_ns)
+        store_u64(&s.drained, drained)
+
+    def origin_health(self, index: int, health: str, since_ns: int) -> None:
+        """What the health checks found: unknown, up or down, since then. Up after down begins slowly."""
+        cdef OriginState* s = self._origin(index)
+        cdef uint64_t number = ORIGIN_HEALTHS.index(health)
+        if number == ORIGIN_HEALTH_UP and load_u64(&s.health) == ORIGIN_HEALTH_DOWN:
+            store_u64(&s.since_ns, since_ns)
+            store_u64(&s.failures, 0)
+        store_u64(&s.health_since_ns, since_ns)
+        store_u64(&s.health, number)
+
+    def origin_state(self, index: int, key: int) -> dict:
+        """What is known of an origin: health, times (monotonic), connects that failed in a row, drained. Empty: nothing of this one."""
+        cdef OriginState s = self._origin(index)[0]
+        if s.key != <uint64_t>key:
+            return {}
+        return {"health": ORIGIN_HEALTHS[s.health] if s.health < <uint64_t>len(ORIGIN_HEALTHS) else "unknown",
+                "health_since_ns": s.health_since_ns, "since_ns": s.since_ns, "ejected_until_ns": s.ejected_until_ns,
+                "failures": s.failures, "ejections": s.ejections, "drained": bool(s.drained)}
 
 
 cdef dict _totals_head(const Totals* t):
@@ -483,6 +543,8 @@ cdef dict _totals_head(const Totals* t):
             "timeouts_idle": t.timeouts_idle, "timeouts_write": t.timeouts_write, "evicted_idle": t.evicted_idle,
             "origin_connects": t.origin_connects, "origin_connect_errors": t.origin_connect_errors,
             "origin_reused": t.origin_reused, "origin_retries": t.origin_retries, "origin_bad": t.origin_bad,
+            "origin_retries_refused": t.origin_retries_refused, "origin_ejections": t.origin_ejections,
+            "origin_waits": t.origin_waits, "origin_wait_refused": t.origin_wait_refused,
             "ring_lines": t.ring_lines, "ring_lines_lost": t.ring_lines_lost, "ring_acts": t.ring_acts,
             "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns,
             "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut,

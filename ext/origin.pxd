@@ -9,7 +9,6 @@ cdef void origin_abandon(Core* e, Exchange* x) noexcept nogil
 cdef void origin_failed(Core* e, Origin* o) noexcept nogil
 # Bytes that are no answer: 502 where none has begun.
 cdef void origin_answer_bad(Core* e, Exchange* x) noexcept nogil
-cdef void origin_wait_leave(Core* e, Exchange* x) noexcept nogil
 cdef void origin_step(Core* e, Origin* o) noexcept nogil
 cdef void origin_timeout(Core* e, Origin* o) noexcept nogil
 # As queue_flush; on -1 the failure has been handled.
@@ -20,5 +19,7 @@ cdef void origin_close(Core* e, Origin* o) noexcept nogil
 cdef void head_drop(Core* e, Exchange* x) noexcept nogil
 # After a swap: connections to addresses that are no longer behind an id are not used again.
 cdef void origin_pools_update(Core* e) noexcept nogil
-# A connection came free: the first exchange waiting for this origin is looked at in the next pass.
-cdef void wait_serve(Core* e, uint16_t origin_id) noexcept nogil
+# At each tick: nothing is kept open to a drained origin.
+cdef void origins_look(Core* e) noexcept nogil
+cdef void connect_failure(Core* e, Exchange* x) noexcept nogil
+cdef uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil

@@ -8,7 +8,7 @@ cdef void head_drop(Core* e, Exchange* x) noexcept nogil:
         x.head = NULL
 
 
-cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
+cdef uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
     return a if a < b else b
 
 
@@ -130,68 +130,7 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
     wait_serve(e, o.origin_id)
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------------------------
-
-cdef void origin_wait_leave(Core* e, Exchange* x) noexcept nogil:
-    cdef OriginPool* pool = &e.origin_pools[x.origin_id]
-    if not x.waiting:
-        return
-    if x.wait_prev != NULL:
-        x.wait_prev.wait_next = x.wait_next
-    else:
-        pool.wait_head = x.wait_next
-    if x.wait_next != NULL:
-        x.wait_next.wait_prev = x.wait_prev
-    else:
-        pool.wait_tail = x.wait_prev
-    x.wait_prev = NULL
-    x.wait_next = NULL
-    x.waiting = 0
-    x.queue_ns += e.now_ns - x.queued_ns
-    pool.waiting -= 1
-
-
-cdef void wait_join(Core* e, Exchange* x, OriginPool* pool) noexcept nogil:
-    x.waiting = 1
-    x.queued_ns = e.now_ns
-    x.wait_prev = pool.wait_tail
-    x.wait_next = NULL
-    if pool.wait_tail != NULL:
-        pool.wait_tail.wait_next = x
-    else:
-        pool.wait_head = x
-    pool.wait_tail = x
-    pool.waiting += 1
-    timer_set(e, &x.client.h, e.now_ns + earlier(x.area.origin_wait_ns, CHECK_NS))
-
-
-cdef void wait_serve(Core* e, uint16_t origin_id) noexcept nogil:
-    cdef OriginPool* pool = &e.origin_pools[origin_id]
-    cdef Exchange* x = pool.wait_head
-    if x != NULL:
-        origin_wait_leave(e, x)
-        x.ready = 1
-        # Not from here: this may be deep inside another exchange's end.
-        ready_add(e, &x.client.h)
-
-
 # --- connecting --------------------------------------------------------------------------------------------------------------------------
-
-cdef const OriginSpec* origin_choose(Core* e, Exchange* x) noexcept nogil:
-    """The origin of the area with the fewest requests of this worker in flight; one that refused this request already comes last."""
-    cdef const Policy* p = x.policy.policy
-    cdef const OriginSpec* best = NULL
-    cdef const OriginSpec* o
-    cdef uint32_t i
-    cdef uint32_t n = x.pool.origins.len
-    for i in range(n):
-        o = &p.origins[x.pool.origins.off + (i + x.tries) % n]
-        if x.tries and o.origin_id == x.origin_id and n > 1:
-            continue
-        if best == NULL or e.origin_pools[o.origin_id].in_flight < e.origin_pools[best.origin_id].in_flight:
-            best = o
-    return best
-
 
 cdef inline uint16_t proxy_version(const OriginSpec* spec) noexcept nogil:
     return 1 if spec.flags & ORIGIN_PROXY_V1 else 2 if spec.flags & ORIGIN_PROXY_V2 else 0
@@ -213,6 +152,27 @@ cdef bint name_client(Core* e, Exchange* x, Origin* o) noexcept nogil:
     return origin_write(e, o, header, proxied_write(x, o.proxy_version, header)) >= 0
 
 
+cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
+    """The head, with the origin's own Host where the client's is not kept: see queue_send."""
+    cdef Span host = x.spec.host
+    cdef uint64_t taken = 0
+    cdef int result = 0
+    if x.host_off == 0:
+        return origin_write(e, o, x.head.data, x.head.end)
+    if not (queue_append(e, &o.out, x.head.data, x.host_off)
+            and queue_append(e, &o.out, <const uint8_t*>b"Host: ", 6)
+            and queue_append(e, &o.out, x.policy.policy.text + host.off, host.len)
+            and queue_append(e, &o.out, <const uint8_t*>b"\r\n", 2)
+            and queue_append(e, &o.out, x.head.data + x.host_off, x.head.end - x.host_off)):
+        return -1
+    o.activity_ns = e.now_ns
+    if o.h.events & EVENT_WRITE:
+        result = queue_flush(e, &o.out, o.h.fd, &taken)
+    if result == 0:
+        o.h.events &= <uint8_t>~EVENT_WRITE
+    return result
+
+
 cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     """The head to the origin. It is kept until the answer begins, for the one retry."""
     cdef Origin* o = x.origin
@@ -222,7 +182,7 @@ cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     if o.proxy_version and o.requests == 1 and not name_client(e, x, o):
         origin_failed(e, o)
         return
-    if origin_write(e, o, x.head.data, x.head.end) < 0:
+    if head_write(e, x, o) < 0:
         origin_failed(e, o)
         return
     if o.fresh or x.request_body != BODY_NONE or not idempotent(x.method):
@@ -287,52 +247,83 @@ cdef int origin_open(Core* e, Exchange* x, const OriginSpec* spec) noexcept nogi
     return 0
 
 
-cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
-    cdef const OriginSpec* spec
-    cdef OriginPool* pool
+cdef bint acquire_wait(Core* e, Exchange* x, const OriginSpec* only, bint front) noexcept nogil:
+    """Wait for `only`, or for any origin of the pool. False: there is no room."""
+    cdef WaitQueue* q = &e.pools[x.pool.pool_id].queue
+    if only != NULL:
+        q = &e.origin_pools[only.origin_id].queue
+    return wait_join(e, x, q, front)
+
+
+cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept nogil:
+    """A pooled connection to this origin, or a new one. False: neither could be had."""
+    cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
     cdef Origin* o
-    cdef uint32_t open_max
+    x.spec = spec
+    x.origin_id = <uint16_t>spec.origin_id
+    # A retry must not meet another stale connection.
+    o = NULL if x.retried else owned_take(e, x, spec) if proxy_version(spec) else pool_take(e, pool)
+    if o != NULL:
+        e.totals.origin_reused += 1
+        o.state = ORIGIN_ACTIVE
+        attach(e, x, o)
+        request_send(e, x)
+        return True
+    x.tries += 1
+    x.tried |= <uint64_t>1 << (spec - &x.policy.policy.origins[x.pool.origins.off])
+    if origin_open(e, x, spec) == 0:
+        return True
+    e.totals.origin_connect_errors += 1
+    connect_failure(e, x)
+    return False
+
+
+cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
+    cdef PoolState* state = &e.pools[x.pool.pool_id]
+    cdef const OriginSpec* spec = NULL
+    cdef int choice = CHOICE_TAKE
+    promise_end(e, x)
+    if x.spec == NULL and not x.waited:
+        retry_request(&state.retry, e.now_ns)
     while x.tries < ORIGIN_TRIES_MAX:
-        spec = origin_choose(e, x)
-        if spec == NULL:
-            break
-        pool = &e.origin_pools[spec.origin_id]
-        x.origin_id = <uint16_t>spec.origin_id
-        open_max = spec.connections_max if spec.connections_max else x.area.origin_connections_max
-        # A retry must not meet another stale connection.
-        o = NULL if x.retried else owned_take(e, x, spec) if proxy_version(spec) else pool_take(e, pool)
-        if o != NULL:
-            e.totals.origin_reused += 1
-            o.state = ORIGIN_ACTIVE
-            attach(e, x, o)
-            request_send(e, x)
-            return
-        if e.origins.free == 0:
+        # Nobody overtakes those who wait.
+        choice = CHOICE_FULL if state.queue.waiting and not x.waited and x.tries == 0 else origin_choose(e, x, &spec)
+        if choice == CHOICE_TAKE and e.origins.free == 0:
             idle_make_room(e)
-        if (pool.open - pool.idle_count >= open_max or e.origins.free == 0) and not x.retried:
-            if pool.waiting >= x.area.origin_wait_max:
-                break
-            wait_join(e, x, pool)
+            if e.origins.free == 0 and (x.retried or e.origin_pools[spec.origin_id].idle == NULL):
+                choice = CHOICE_FULL
+        if choice == CHOICE_FULL and acquire_wait(e, x, spec, x.waited):
             return
-        if e.origins.free == 0:
+        if choice != CHOICE_TAKE:
             break
-        x.tries += 1
-        if origin_open(e, x, spec) == 0:
+        if x.tries and not retry_take(&state.retry, x.pool.retry_ppm, x.pool.retry_floor, e.now_ns):
+            e.totals.origin_retries_refused += 1
+            break
+        if acquire_take(e, x, spec):
             return
-        e.totals.origin_connect_errors += 1
-    answer(e, x, 503 if x.tries == 0 else 502)
+    if choice == CHOICE_DRAINED:
+        x.retry_s = DRAIN_RETRY_S
+    answer(e, x, 503 if x.tries == 0 else x.connect_status if x.connect_status else 502)
+
+
+cdef void connect_failure(Core* e, Exchange* x) noexcept nogil:
+    """What a failed connect says of its origin."""
+    cdef OriginState* s = origin_state(e.shared.origins, x.spec)
+    if s == NULL:
+        return
+    if origin_failed_once(x.pool, s, origin_others(e, x.policy.policy, x.pool, x.spec), e.now_ns):
+        e.totals.origin_ejections += 1
 
 
 cdef void connect_failed(Core* e, Origin* o, uint16_t status) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c = x.client
     e.totals.origin_connect_errors += 1
+    x.connect_status = status
+    connect_failure(e, x)
     origin_abandon(e, x)
-    # Nothing was sent: another try is safe whatever the method.
-    if x.pool.origins.len > 1 and x.tries < ORIGIN_TRIES_MAX:
-        origin_acquire(e, x)
-    else:
-        answer(e, x, status)
+    # Nothing was sent: another origin may be tried whatever the method.
+    origin_acquire(e, x)
     if c.exchange == x and x.response_done:
         client_step(e, c)
 
@@ -348,13 +339,18 @@ cdef inline bint idempotent(uint8_t method) noexcept nogil:
 cdef void origin_failed(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c
+    cdef bint again
     cdef bint stale = not o.fresh and not x.response_started and (o.inbox == NULL or o.inbox.end == 0)
     if x.response_started:
         response_broken(e, x)
         return
     c = x.client
     origin_abandon(e, x)
-    if stale and not x.retried and not x.interim and idempotent(x.method) and x.request_body == BODY_NONE and x.head != NULL:
+    again = stale and not x.retried and not x.interim and idempotent(x.method) and x.request_body == BODY_NONE and x.head != NULL
+    if again and not retry_take(&e.pools[x.pool.pool_id].retry, x.pool.retry_ppm, x.pool.retry_floor, e.now_ns):
+        e.totals.origin_retries_refused += 1
+        again = False
+    if again:
         x.retried = 1
         e.totals.origin_retries += 1
         origin_acquire(e, x)
@@ -430,6 +426,19 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     client_step(e, c)
 
 
+cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
+    cdef Exchange* x = o.exchange
+    cdef OriginState* s = origin_state(e.shared.origins, x.spec)
+    if s != NULL:
+        origin_worked(x.pool, s, e.now_ns)
+    o.state = ORIGIN_ACTIVE
+    x.connect_ns = e.now_ns - o.activity_ns
+    timer_clear(e, &o.h)
+    timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
+    # What a connection begins with, before any request, goes here.
+    request_send(e, x)
+
+
 cdef void origin_step(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c
@@ -446,11 +455,7 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
         if scrubber_socket_error(o.h.fd):
             connect_failed(e, o, 502)
             return
-        o.state = ORIGIN_ACTIVE
-        x.connect_ns = e.now_ns - o.activity_ns
-        timer_clear(e, &o.h)
-        timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
-        request_send(e, x)
+        origin_connected(e, o)
     elif not x.request_done or o.out.head != NULL:
         request_pump(e, x)
     if c.exchange == x and x.origin == o:
@@ -459,16 +464,23 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
         client_step(e, c)
 
 
-cdef void pool_update(Core* e, const OriginSpec* spec, uint64_t idle_ns) noexcept nogil:
+cdef void idle_close(Core* e, OriginPool* pool) noexcept nogil:
+    while pool.idle != NULL:
+        origin_close(e, pool.idle)
+
+
+cdef void pool_update(Core* e, const PoolSpec* owner, const OriginSpec* spec, uint64_t idle_ns) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
     pool.idle_ns = idle_ns
+    pool.pool_id = owner.pool_id
+    pool.seen = e.swaps
     if pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0:
         return
     pool.epoch += 1
+    pool.turn = 0
     pool.address_bytes = spec.address_bytes
     memcpy(pool.sockaddr, spec.sockaddr, spec.address_bytes)
-    while pool.idle != NULL:
-        origin_close(e, pool.idle)
+    idle_close(e, pool)
 
 
 cdef void origin_pools_update(Core* e) noexcept nogil:
@@ -476,6 +488,7 @@ cdef void origin_pools_update(Core* e) noexcept nogil:
     cdef const AreaSpec* area
     cdef const PoolSpec* pool
     cdef uint32_t i, k, n, last
+    e.swaps += 1
     for i in range(p.header.areas.count):
         area = &p.areas[i]
         # An area's pools stand side by side, its own first.
@@ -483,4 +496,21 @@ cdef void origin_pools_update(Core* e) noexcept nogil:
         for n in range(area.pool, last):
             pool = &p.pools[n]
             for k in range(pool.origins.len):
-                pool_update(e, &p.origins[pool.origins.off + k], area.origin_idle_ns)
+                pool_update(e, pool, &p.origins[pool.origins.off + k], area.origin_idle_ns)
+    for i in range(ORIGINS_MAX):
+        # No longer an origin: nothing is kept open to it. What is in flight ends.
+        if e.origin_pools[i].seen != e.swaps and e.origin_pools[i].address_bytes:
+            e.origin_pools[i].address_bytes = 0
+            e.origin_pools[i].epoch += 1
+            idle_close(e, &e.origin_pools[i])
+
+
+cdef void origins_look(Core* e) noexcept nogil:
+    cdef const Policy* p = e.policy.policy
+    cdef const OriginState* s
+    cdef uint32_t i
+    for i in range(p.header.origins.count):
+        if e.origin_pools[p.origins[i].origin_id].idle != NULL:
+            s = origin_state(e.shared.origins, &p.origins[i])
+            if s != NULL and load_u64(&s.drained):
+                idle_close(e, &e.origin_pools[p.origins[i].origin_id])

@@ -21,7 +21,7 @@ from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.log import Log, check_log, resolve_log
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
-from scrubber.config.origins import Origin, Pool, check_origins, origin_table
+from scrubber.config.origins import Origin, Pool, PoolSettings, check_origins, origin_table
 from scrubber.config.pages import MAINTENANCE, PAGE, Maintenance, Page
 from scrubber.config.routes import Route
 from scrubber.config.routes_check import PageReader, check_area, check_patterns
@@ -151,7 +151,7 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
-class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Area(PoolSettings, frozen=True, forbid_unknown_fields=True):
     """A safe area: the hosts it answers for, the origins behind it, its limits."""
 
     name: Annotated[str, NAME, Doc("What mandates and logs call it.", '"portal"')]

@@ -15,7 +15,7 @@ from scrubber.config.cache import Cache
 from scrubber.config.gateway import Area, Gateway
 from scrubber.config.listener import Listener
 from scrubber.config.network import Endpoint
-from scrubber.config.origins import Origin
+from scrubber.config.origins import Origin, PoolSettings
 from scrubber.mandate import layout
 from scrubber.mandate.bounds import area_bounds
 from scrubber.mandate.compile_routes import RouteWriter
@@ -25,6 +25,7 @@ from scrubber.mandate.slots import Slots, origin_key, origin_name, pool_name, po
 
 RuleSpan = tuple[int, int]
 PROXY_FLAGS = {"off": 0, "v1": layout.ORIGIN_PROXY_V1, "v2": layout.ORIGIN_PROXY_V2}
+RETRIES_LEAST = 10  # in 10 s: small sites may try again too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class GatewayWriter:
 
     def _area(self, area: Area) -> bytes:
         limits, workers = area.limits, self.gateway.workers
-        first, _ = self.image.span("pools", [self._pool(area.name, name, each) for name, each in pools_of(area)])
+        first, _ = self.image.span("pools", [self._pool(area.name, *each) for each in pools_of(area)])
         bounds = area_bounds(area.name, self.mandates)
         routes = RouteWriter(
             area=area,
@@ -129,20 +130,21 @@ class GatewayWriter:
             | layout.AREA_SERVER_HIDE * (self._server(area) == "hide")
         )
 
-    def _pool(self, area: str, name: str, origins: Sequence[Origin]) -> bytes:
+    def _pool(self, area: str, name: str, origins: Sequence[Origin], settings: PoolSettings) -> bytes:
         members = [self._origin(origin_name(area, name, origin), origin) for origin in origins]
+        kind, _, header = settings.balance.partition(":header:")
         return layout.POOL.pack(
             self.slots.pools[pool_name(area, name)],
-            layout.BALANCES["least_connections"],
+            layout.BALANCES["hash:header" if header else kind],
             *self.image.text(name),
             *self.image.span("origins", members),
-            *self.image.text(""),
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
+            *self.image.text(header),
+            settings.slow_start_ns,
+            settings.eject_time_ns,
+            settings.eject_time_max_ns,
+            settings.eject_after,
+            settings.retry_budget_ppm,
+            share_of_worker(RETRIES_LEAST, self.gateway.workers),
         )
 
     def _origin(self, name: str, origin: Origin) -> bytes:
@@ -151,8 +153,9 @@ class GatewayWriter:
         share = share_of_worker(origin.connections_max, self.gateway.workers) if origin.connections_max else 0
         host = self.image.text(origin.host or ("localhost" if endpoint.family == "unix" else str(endpoint)))
         index = self.slots.origins[name]
-        flags = PROXY_FLAGS[origin.proxy_protocol]
-        return layout.ORIGIN.pack(index, family, len(sockaddr), share, sockaddr, *host, origin_key(name), 1, flags)
+        flags = PROXY_FLAGS[origin.proxy_protocol] | layout.ORIGIN_BACKUP * origin.backup
+        where = (index, family, len(sockaddr), share, sockaddr)
+        return layout.ORIGIN.pack(*where, *host, origin_key(name), origin.weight, flags)
 
     def _listener(self, index: int, listener: Listener) -> bytes:
         named = {area.name: i for i, area in enumerate(self.gateway.areas)}

@@ -34,7 +34,7 @@ def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable
         found += listener.proxy_protocol
         found += [UNIX_PEER] if listener.address.family == "unix" else _ours([listener.address.address])
     for area in gateway.areas:
-        members = [o.address for _, origins in pools_of(area) for o in origins]
+        members = [o.address for _, origins, _ in pools_of(area) for o in origins]
         found += [str(network(address.address)) for address in members if address.family != "unix"]
     found += _ours(machine)
     return tuple(dict.fromkeys(found))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from scrubber.config.gateway import AREAS_MAX, Area, Gateway
-from scrubber.config.origins import ORIGINS_MAX, POOLS_MAX, Origin
+from scrubber.config.origins import ORIGINS_MAX, POOLS_MAX, Origin, PoolSettings
 from scrubber.errors import OperatorError
 from scrubber.mandate.listeners import Listeners, assign_listeners
 
@@ -41,9 +41,9 @@ def origin_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") or 1
 
 
-def pools_of(area: Area) -> list[tuple[str, tuple[Origin, ...]]]:
-    """(name, origins) of an area's pools, its own, which has no name, first."""
-    return [("", area.origins), *((pool.name, pool.origins) for pool in area.pools)]
+def pools_of(area: Area) -> list[tuple[str, tuple[Origin, ...], PoolSettings]]:
+    """(name, origins, settings) of an area's pools, its own, which has no name, first."""
+    return [("", area.origins, area), *((pool.name, pool.origins, pool) for pool in area.pools)]
 
 
 def assign_area_ids(gateway: Gateway, previous: Mapping[str, int]) -> dict[str, int]:
@@ -69,7 +69,7 @@ def assign_slots(gateway: Gateway, previous: Slots | None = None) -> Slots:
     pools: list[str] = []
     origins: list[str] = []
     for area in gateway.areas:
-        for name, members in pools_of(area):
+        for name, members, _ in pools_of(area):
             pools.append(pool_name(area.name, name))
             origins += [origin_name(area.name, name, origin) for origin in members]
     return Slots(

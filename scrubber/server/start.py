@@ -152,6 +152,7 @@ def make_memory(gateway: Gateway) -> tuple[dict[str, int], tuple[int, int]]:
         "gauges": (max(4 * gateway.limits.connections_max // workers, COUNT_CELLS_MIN), workers),
         "rings": (memory.ring_bytes, workers),
         "cache": (memory.cache, 0),
+        "origins": (0, 0),
     }
     regions: dict[str, int] = {}
     for kind, (capacity, slots) in shapes.items():

@@ -30,6 +30,7 @@ CAPACITIES = {
     "gauges": 1024,
     "rings": 1 << 20,
     "cache": 1 << 22,
+    "origins": 1,
 }
 
 MANDATE = """

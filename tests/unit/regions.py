@@ -16,6 +16,7 @@ CAPACITIES = {
     "gauges": 1024,
     "rings": 1 << 18,
     "cache": 1 << 20,
+    "origins": 1,
 }
 
 

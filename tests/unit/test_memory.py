@@ -14,6 +14,7 @@ from scrubber import _native
 CAPACITIES = {
     "control": 1, "limiter": 1000, "ladder": 100, "known": 100, "blocks": 100, "totals": 1, "gauges": 100, "rings": 1,
     "cache": 100,
+    "origins": 1,
 }  # fmt: skip
 WORKERS = 2
 MINUTE = 60 * 10**9
