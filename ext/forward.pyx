@@ -105,6 +105,7 @@ cdef void put_upgrade(Writer* w, const Exchange* x) noexcept nogil:
 
 cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept nogil:
     cdef const RequestHead* head = f.head
+    cdef const Policy* p = f.policy
     cdef Writer w
     cdef uint16_t i
     cdef uint16_t status

@@ -372,6 +372,7 @@ cdef bint tunnel_rebase(Core* e, Exchange* x) noexcept nogil:
     x.area = area
     x.pool = &p.pools[area.pool]
     x.route = NULL
+    x.spec = NULL               # it was the former policy's
     x.policy.refs -= 1
     x.policy = e.policy
     x.policy.refs += 1

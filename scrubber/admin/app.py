@@ -22,6 +22,7 @@ from aiohttp import web
 
 from scrubber.admin.metrics import CONTENT_TYPE
 from scrubber.control.blocks import BlockOrder, UnblockOrder
+from scrubber.control.drain import DrainOrder
 from scrubber.errors import FilesRefused, ScrubberError
 
 BODY_BYTES_MAX = 64 * 1024
@@ -50,6 +51,9 @@ class Served(Protocol):
 
     async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
         """What was done."""
+
+    async def drain(self, order: DrainOrder) -> dict[str, Any]:
+        """What was done, and to which origins."""
 
     async def reload(self) -> dict[str, Any]:
         """The new generation and the warnings. FilesRefused: nothing changed."""
@@ -100,6 +104,7 @@ def make_app(served: Served, token: str) -> web.Application:
             web.get("/v1/blocks", _blocks),
             web.post("/v1/blocks", _block),
             web.delete("/v1/blocks", _unblock),
+            web.post("/v1/drain", _drain),
             web.post("/v1/reload", _reload),
             web.post("/v1/reopen", _reopen),
             web.get("/v1/acts", _acts),
@@ -146,6 +151,14 @@ async def _unblock(request: web.Request) -> web.Response:
     except msgspec.MsgspecError as error:
         return problem(400, str(error), "DELETE /v1/blocks?source=198.51.100.7")
     return _json(await request.app[SERVED].unblock(order))
+
+
+async def _drain(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=DrainOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), 'send {"target": "127.0.0.1:8000", "drained": true, "reason": "…"}')
+    return _json(await request.app[SERVED].drain(order))
 
 
 async def _reload(request: web.Request) -> web.Response:

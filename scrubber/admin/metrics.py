@@ -6,7 +6,7 @@ Invariants: counters end in _total, times are seconds, sizes bytes; families do 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Snapshot:
     log_lines: int
     log_lines_lost: int
     reloads: Mapping[str, int]  # "done", "refused"
+    origins: Sequence[Mapping[str, Any]]  # as in the status
     now_ns: int
 
 
@@ -83,6 +84,7 @@ def render(snapshot: Snapshot) -> str:
     _areas(text, snapshot.areas)
     _gateway(text, snapshot.totals)
     _workers(text, snapshot)
+    _origins(text, snapshot)
     _state(text, snapshot)
     return str(text)
 
@@ -148,6 +150,10 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_origin_connect_errors", "Of these, failed.", "origin_connect_errors")
     one("scrubber_origin_reuses", "Requests on a pooled connection.", "origin_reused")
     one("scrubber_origin_retries", "Requests sent again after a stale pooled connection.", "origin_retries")
+    one("scrubber_origin_retries_refused", "Further tries that the retry budget refused.", "origin_retries_refused")
+    one("scrubber_origin_ejections", "Origins left out for a time: they refused connections.", "origin_ejections")
+    one("scrubber_origin_waits", "Requests that waited for a place at an origin.", "origin_waits")
+    one("scrubber_origin_wait_refused", "Requests for which there was no place to wait.", "origin_wait_refused")
     one("scrubber_origin_bad_responses", "Responses refused for their bytes.", "origin_bad")
     one("scrubber_ring_lines", "Access lines given to the supervisor.", "ring_lines")
     one("scrubber_ring_lines_lost", "Access lines lost because the ring was full.", "ring_lines_lost")
@@ -177,10 +183,22 @@ def _workers(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_origin_connections", "Open connections to origins.", each("origin_connections"))
     text.gauge("scrubber_requests_in_flight", "Requests being answered.", each("requests"))
     text.gauge("scrubber_tarpit_held", "Requests held by the tarpit.", each("tarpit"))
+    text.gauge("scrubber_origin_waiting", "Requests that wait for a place at an origin.", each("origin_waiting"))
     text.gauge("scrubber_tunnels", "Upgraded connections (WebSocket).", each("tunnels"))
     text.gauge("scrubber_worker_generation", "Policy in force.", each("generation"))
     restarts: list[tuple[Labels, float]] = [({"child": name}, count) for name, count in snapshot.restarts.items()]
     text.counter("scrubber_restarts", "Children replaced by the keeper.", restarts)
+
+
+def _origins(text: Text, snapshot: Snapshot) -> None:
+    def each(value: Callable[[Mapping[str, Any]], float]) -> list[tuple[Labels, float]]:
+        return [
+            ({"area": o["area"], "pool": o["pool"], "origin": o["address"]}, value(o)) for o in snapshot.origins
+        ]
+
+    text.gauge("scrubber_origin_up", "1: it takes requests.", each(lambda o: int(o["state"] == "up")))
+    text.gauge("scrubber_origin_drained", "1: an operator takes no new requests there.", each(lambda o: o["drained"]))
+    text.gauge("scrubber_origin_in_flight", "Requests at an origin.", each(lambda o: o["in_flight"]))
 
 
 def _state(text: Text, snapshot: Snapshot) -> None:

@@ -1,4 +1,5 @@
-"""Commands for a running gateway: status, block, unblock, reload, reopen. They reach it over its Unix socket.
+"""Commands for a running gateway: status, block, unblock, drain, undrain, reload, reopen. They reach it over its Unix
+socket.
 
 Owns: how the gateway is found, and how its answers look.
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.text import Text
 
 from scrubber.cli import output, screen
 from scrubber.config.gateway import Admin, default_state_dir, read_gateway, read_toml
@@ -112,6 +114,36 @@ def unblock(source: str, reason: str, gateway: Path | None, socket: Path | None,
         output.say_json(answer)
     else:
         output.stdout().print(screen.act_text(answer))
+
+
+@click.command()
+@click.argument("target")
+@click.option("--area", default="", help="An origin of this area only.")
+@click.option("--reason", default="", help="Why: it goes on the record.")
+@to_gateway
+def drain(target: str, area: str, reason: str, gateway: Path | None, socket: Path | None, as_json: bool) -> None:  # noqa: PLR0917
+    """Take no new requests for TARGET, an origin (its address) or an area; those in flight end."""
+    order_drain(gateway, socket, {"target": target, "drained": True, "area": area, "reason": reason}, as_json=as_json)
+
+
+@click.command()
+@click.argument("target")
+@click.option("--area", default="", help="An origin of this area only.")
+@click.option("--reason", default="", help="Why: it goes on the record.")
+@to_gateway
+def undrain(target: str, area: str, reason: str, gateway: Path | None, socket: Path | None, as_json: bool) -> None:  # noqa: PLR0917
+    """Take requests for TARGET again."""
+    order_drain(gateway, socket, {"target": target, "drained": False, "area": area, "reason": reason}, as_json=as_json)
+
+
+def order_drain(gateway: Path | None, socket: Path | None, order: dict[str, Any], *, as_json: bool) -> None:
+    """Send it, and say what was done."""
+    answer = ask(gateway, socket, "POST", "/v1/drain", body=order)
+    if as_json:
+        output.say_json(answer)
+    else:
+        what = ", ".join(answer["origins"]) or f"area {answer['target']}"
+        output.stdout().print(Text(f"{answer['did']} {what}"))
 
 
 @click.command()

@@ -28,7 +28,11 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     console.print(Text.assemble(("Do people get through? ", "bold"), (answer, colour), f", {figure}"))
     for notice in status["notices"]:
         console.print(Text(f"note: {notice}", "yellow"))
-    for table in (_areas(status), _children(status)):
+    tables = [_areas(status), _children(status)]
+    origins = status["origins"]
+    if len(origins) > len(status["areas"]) or any(_worth_showing(each) for each in origins):
+        tables.insert(1, _origins(status))
+    for table in tables:
         _print_whole(console, table)
     blocks = status["blocks"]["in_force"]
     console.print(Text(f"{blocks:,} block{'' if blocks == 1 else 's'} in force, {_mandates(status)}"))
@@ -61,7 +65,8 @@ def _areas(status: Mapping[str, Any]) -> Table:
     for area in status["areas"]:
         rates = area["per_s"]
         cells = [rates["requests"], rates["served"], rates["throttle"], rates["deny"], rates["drop"], rates["tarpit"]]
-        state = Text("rush", "bold red") if area["rush"] else Text("calm")
+        word = "drained" if area["drained"] else "rush" if area["rush"] else "calm"
+        state = Text(word, "" if word == "calm" else "bold red")
         table.add_row(
             Text(area["name"]),
             *(f"{cell:,.1f}" for cell in cells),
@@ -70,6 +75,21 @@ def _areas(status: Mapping[str, Any]) -> Table:
             _ms(area["latency_ms_p99"]),
             state,
         )
+    return table
+
+
+def _worth_showing(origin: Mapping[str, Any]) -> bool:
+    return bool(origin["state"] != "up" or origin["health"] != "not checked")
+
+
+def _origins(status: Mapping[str, Any]) -> Table:
+    table = _table("origin", "area", "weight", "in flight", "state")
+    for each in status["origins"]:
+        name = f"{each['name']} ({each['address']})" if each["name"] else each["address"]
+        where = f"{each['area']}/{each['pool']}" if each["pool"] else each["area"]
+        word = f"{each['state']} {each['ejected_s']:.0f} s" if each["state"] == "ejected" else each["state"]
+        state = Text(f"{word}{', backup' if each['backup'] else ''}", "" if each["state"] == "up" else "bold red")
+        table.add_row(Text(name), Text(where), f"{each['weight']}", f"{each['in_flight']:,}", state)
     return table
 
 

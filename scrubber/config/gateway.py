@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from scrubber.config.cache import Cache, check_cache
+from scrubber.config.dns import Dns
 from scrubber.config.header_edits import HeaderEdits
 from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
@@ -340,6 +341,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin: Annotated[Admin, Doc("The admin side.")] = Admin()
     log: Annotated[Log, Doc("Access lines and acts: see [operations](operations.md#logs).")] = Log()
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
+    dns: Annotated[Dns, Doc("How names of origins are resolved.")] = Dns()
     memory: Annotated[
         Memory,
         Doc(

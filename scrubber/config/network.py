@@ -18,8 +18,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX_EXPECTED = 'a prefix as "198.51.100.0/24" or "2001:db8::/32", or an address'
 ENDPOINT_EXPECTED = 'ADDRESS:PORT as "127.0.0.1:8080" or "[::1]:8080"'
-ORIGIN_EXPECTED = f'{ENDPOINT_EXPECTED}, or "unix:/run/app.sock"'
+ORIGIN_EXPECTED = f'{ENDPOINT_EXPECTED}, or "app.internal:8080", or "unix:/run/app.sock"'
 HOST_EXPECTED = 'a host name as "example.org", or "*.example.org" for all below it'
+PORT_MAX = 65535
+NAME_BYTES_MAX = 253
 UNIX_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un less its NUL
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -28,9 +30,9 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen or to connect. For unix, `address` is the path and `port` 0."""
+    """Where to listen or to connect. For unix, `address` is the path and `port` 0; for name, a host name."""
 
-    family: Literal["inet", "inet6", "unix"]
+    family: Literal["inet", "inet6", "unix", "name"]
     address: str
     port: int
 
@@ -89,19 +91,32 @@ def parse_endpoint(value: Any) -> Endpoint:
 
 
 def parse_origin_endpoint(value: Any) -> Endpoint:
-    """As `parse_endpoint`, or a Unix socket; port 0 is nowhere to connect to."""
+    """As `parse_endpoint`, or a host name and a port, or a Unix socket; port 0 is nowhere to connect to."""
     if isinstance(value, str) and value.startswith("unix:"):
         path = value[5:]
         if not path.startswith("/") or "\0" in path or len(path.encode()) > UNIX_PATH_BYTES_MAX:
             raise ValueRefused(f"{value!r} is not an absolute path of a socket", expected=ORIGIN_EXPECTED)
         return Endpoint("unix", path, 0)
+    name = _named_endpoint(value)
     try:
-        endpoint = parse_endpoint(value)
+        endpoint = name or parse_endpoint(value)
     except ValueRefused as e:
         raise ValueRefused(e.message, expected=ORIGIN_EXPECTED, hint=e.hint) from None
     if endpoint.port == 0:
         raise ValueRefused(f"{value!r}: an origin has a port", expected=ORIGIN_EXPECTED)
     return endpoint
+
+
+def _named_endpoint(value: Any) -> Endpoint | None:
+    """NAME:PORT, to be looked up while the gateway runs; None: it is none. A last label of digits is an address."""
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    name = host.lower().removesuffix(".")
+    labels = name.split(".")
+    if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX) or len(name) > NAME_BYTES_MAX:
+        return None
+    if labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
+        return None
+    return Endpoint("name", name, int(port))
 
 
 def parse_host(value: Any) -> str:
@@ -130,5 +145,5 @@ def parse_host(value: Any) -> str:
 PREFIX = Reads(parse_prefix, "0.0.0.0/32", "prefix")
 _NOWHERE = Endpoint("inet", "0.0.0.0", 0)  # noqa: S104 - stands in for what could not be read
 ENDPOINT = Reads(parse_endpoint, _NOWHERE, "endpoint", str)
-ORIGIN_ENDPOINT = Reads(parse_origin_endpoint, _NOWHERE, 'endpoint or `"unix:/path"`', str)
+ORIGIN_ENDPOINT = Reads(parse_origin_endpoint, _NOWHERE, 'endpoint, `"name:port"` or `"unix:/path"`', str)
 HOST = Reads(parse_host, "", "host name")

@@ -13,7 +13,7 @@ import msgspec
 
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, ORIGIN_ENDPOINT, Endpoint
-from scrubber.config.walk import Doc, OneOrMore, Reads, Report, integer, measured
+from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured
 from scrubber.errors import ValueRefused
 from scrubber.units import NS_PER_S, format_duration, format_share, parse_duration_ns, parse_share_ppm
 
@@ -142,7 +142,11 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A protected server. `host`: sent as Host where the area does not keep the client's; empty: its address."""
 
-    address: Annotated[Endpoint, ORIGIN_ENDPOINT, Doc("Where it listens.", '"127.0.0.1:8000"')]
+    address: Annotated[
+        Endpoint,
+        ORIGIN_ENDPOINT,
+        Doc("Where it listens; each address that a name has is an origin.", '"127.0.0.1:8000"'),
+    ]
     host: Annotated[
         str,
         HOST,
@@ -155,6 +159,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     weight: Annotated[int, integer(1, 256), Doc("Its share against the others of its pool.", "3")] = 1
     backup: Annotated[bool, Doc("Only while none of the others serves.")] = False
+    via: Annotated[str, Derived()] = ""  # the name and port that the address came from
     proxy_protocol: Annotated[
         Literal["off", "v1", "v2"],
         Doc(

@@ -7,7 +7,8 @@ or is not made; the one in force is never touched.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from scrubber.config.gateway import Gateway
@@ -15,9 +16,11 @@ from scrubber.errors import FilesRefused, Problem
 from scrubber.mandate.check import rolled_back
 from scrubber.mandate.compile import CompiledPolicy, compile_policy, next_expiry, restore
 from scrubber.mandate.load import load_all
+from scrubber.mandate.resolved import Answers, resolved
 from scrubber.mandate.schema import Mandate
 from scrubber.mandate.slots import Slots, assign_area_ids, assign_slots
 
+LookUp = Callable[[Gateway, Mapping[str, tuple[str, ...]]], tuple[dict[str, tuple[str, ...]], dict[str, str]]]
 UPGRADE_HINT = "scrubber upgrade takes it over without a failed request; until then undo it to reload the rest"
 RESTART_HINT = "stop the gateway and start it again; until then undo this change to reload the others"
 _HINTS = dict.fromkeys(("state_dir", "admin.socket"), RESTART_HINT)
@@ -32,7 +35,13 @@ class PolicyInForce:
     area_ids: dict[str, int]
     generation: int
     slots: Slots
+    answers: dict[str, tuple[str, ...]]  # addresses of the names that stand for origins
     rules: tuple[str, ...] = ()  # "mandate/rule" by index; empty where only the image was at hand
+
+    @functools.cached_property
+    def resolved(self) -> Gateway:
+        """The gateway with addresses in place of names."""
+        return resolved(self.gateway, self.answers)
 
     def next_expiry(self, now: datetime.datetime) -> datetime.datetime | None:
         """When the next mandate ends; None: none that is valid now."""
@@ -45,7 +54,17 @@ class PolicyInForce:
 
 def compile_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy]:
     """The same files as they are to be read now (a mandate expired, the clock was set), as the next generation."""
-    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1, old.slots)
+    generation = old.generation + 1
+    return compile_files(
+        old.gateway, old.mandates, old.area_ids, generation, slots=old.slots, answers=old.answers
+    )
+
+
+def compile_answers(
+    old: PolicyInForce, answers: dict[str, tuple[str, ...]]
+) -> tuple[PolicyInForce, CompiledPolicy]:
+    """The same files, with other addresses for names of origins."""
+    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1, slots=old.slots, answers=answers)
 
 
 def compile_files(
@@ -53,33 +72,50 @@ def compile_files(
     mandates: tuple[Mandate, ...],
     area_ids: Mapping[str, int],
     generation: int,
+    *,
     slots: Slots | None = None,
+    answers: Answers | None = None,
 ) -> tuple[PolicyInForce, CompiledPolicy]:
     """Images of checked files. OperatorError: more areas, pools or origins than there may be."""
     ids = assign_area_ids(gateway, area_ids)
-    places = assign_slots(gateway, slots)
-    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids, slots=places)
-    return PolicyInForce(gateway, mandates, ids, generation, places, tuple(compiled.rules)), compiled
+    known = dict(answers or {})
+    places = assign_slots(resolved(gateway, known), slots)
+    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids, slots=places, answers=known)
+    return PolicyInForce(gateway, mandates, ids, generation, places, known, tuple(compiled.rules)), compiled
 
 
 def from_image(image: bytes) -> PolicyInForce:
     """What an image was made of. PolicyRefused."""
     found = restore(image)
-    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation, found.slots)
+    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation, found.slots, found.answers)
 
 
-def read_again(old: PolicyInForce, connections_max: int) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
+def read_again(
+    old: PolicyInForce, connections_max: int, look_up: LookUp | None = None
+) -> tuple[PolicyInForce, CompiledPolicy, list[Problem]]:
     """The files as they are now, and their warnings; the workers were made for `connections_max`.
 
-    FilesRefused: with all that speaks against them.
+    `look_up` resolves names of origins that are new. FilesRefused: with all that speaks against them.
     """
     loaded = load_all(old.gateway.file)
     reasons = restart_reasons(old.gateway, loaded.gateway, connections_max)
     reasons += rolled_back(old.mandates, loaded.mandates)
     if reasons:
         raise FilesRefused([*reasons, *loaded.problems])
-    policy, compiled = compile_files(loaded.gateway, loaded.mandates, old.area_ids, old.generation + 1, old.slots)
-    return policy, compiled, list(loaded.problems)
+    answers, failed = look_up(loaded.gateway, old.answers) if look_up else (old.answers, {})
+    problems = [*loaded.problems, *unresolved(loaded.gateway, failed)]
+    generation = old.generation + 1
+    policy, compiled = compile_files(
+        loaded.gateway, loaded.mandates, old.area_ids, generation, slots=old.slots, answers=answers
+    )
+    return policy, compiled, problems
+
+
+def unresolved(gateway: Gateway, failed: Mapping[str, str]) -> list[Problem]:
+    """A warning for each name that stands for nothing yet."""
+    hint = "it is asked for again and again; until it resolves there is no such origin"
+    said = {f"{name} does not resolve: {why}": name for name, why in failed.items()}
+    return [Problem(gateway.file, "area.origins", text, "a name that DNS knows", hint, "warning") for text in said]
 
 
 def restart_reasons(old: Gateway, new: Gateway, connections_max: int) -> list[Problem]:

@@ -24,6 +24,7 @@ from scrubber.mandate.check import AVAILABLE
 from scrubber.mandate.compile_gateway import GatewayWriter, share_of_worker
 from scrubber.mandate.image import Image, PrefixSets, area_mask
 from scrubber.mandate.never_block import machine_addresses, never_block
+from scrubber.mandate.resolved import Answers, resolved
 from scrubber.mandate.schema import Mandate, Pattern, Rule, Rung, When
 from scrubber.mandate.slots import Slots, assign_slots
 
@@ -37,6 +38,7 @@ class Source(msgspec.Struct, frozen=True):
     mandates: tuple[Mandate, ...]
     area_ids: dict[str, int]
     slots: Slots = Slots()
+    answers: dict[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Restored:
     area_ids: dict[str, int]
     generation: int
     slots: Slots
+    answers: dict[str, tuple[str, ...]]
 
 
 def next_expiry(mandates: Iterable[Mandate], now: datetime.datetime) -> datetime.datetime | None:
@@ -77,18 +80,22 @@ def compile_policy(
     generation: int,
     area_ids: Mapping[str, int],
     slots: Slots | None = None,
+    answers: Answers | None = None,
     now: datetime.datetime | None = None,
     mono_ns: int | None = None,
     machine: Iterable[str] | None = None,
 ) -> CompiledPolicy:
     """The images of a checked gateway and its checked mandates.
 
-    `slots`: the places of pools and origins (default: as if nothing had been before). `now` and `mono_ns` are one
-    moment on both clocks (default: this one); `machine`: what `machine_addresses` says.
+    `slots`: the places of pools and origins (default: as if nothing had been before); `answers`: what names of origins
+    stand for. `now` and `mono_ns` are one moment on both clocks (default: this one); `machine`: what
+    `machine_addresses` says.
     """
     moment = now or datetime.datetime.now(datetime.UTC)
     clock = Clock(moment, time.monotonic_ns() if mono_ns is None else mono_ns)
-    compiler = _Compiler(gateway, mandates, area_ids, slots or assign_slots(gateway), clock)
+    found = resolved(gateway, answers or {})
+    source = Source(gateway, tuple(mandates), dict(area_ids), slots or assign_slots(found), dict(answers or {}))
+    compiler = _Compiler(found, source, clock)
     return compiler.compile(generation, machine_addresses() if machine is None else machine)
 
 
@@ -107,7 +114,7 @@ def restore(image: bytes) -> Restored:
         source = msgspec.json.decode(image[offset : offset + count], type=Source)
     except msgspec.MsgspecError as e:
         raise PolicyRefused(f"source: {e}") from e
-    return Restored(source.gateway, source.mandates, source.area_ids, generation, source.slots)
+    return Restored(source.gateway, source.mandates, source.area_ids, generation, source.slots, source.answers)
 
 
 @dataclass(frozen=True)
@@ -133,11 +140,10 @@ def asked_at_accept(rule: Rule) -> bool:
 class _Compiler:
     """Writes all sections of one image."""
 
-    def __init__(
-        self, gateway: Gateway, mandates: Sequence[Mandate], area_ids: Mapping[str, int], slots: Slots, clock: Clock
-    ) -> None:
-        self.gateway, self.mandates, self.clock = gateway, mandates, clock
-        self.area_ids, self.slots = area_ids, slots
+    def __init__(self, gateway: Gateway, source: Source, clock: Clock) -> None:
+        """`gateway`: that of the source, names resolved."""
+        self.gateway, self.mandates, self.clock = gateway, source.mandates, clock
+        self.area_ids, self.slots, self.source = source.area_ids, source.slots, source
         self.image, self.prefixes = Image(), PrefixSets()
         self.listed: list[tuple[int, Mandate, Rule]] = []
 
@@ -157,8 +163,7 @@ class _Compiler:
             rules_of_area=self._rules_of_area,
             rules_of_listener=self._rules_of_listener,
         ).write()
-        source = Source(gateway, tuple(self.mandates), dict(self.area_ids), self.slots)
-        self.image.bytes_of["source"] += msgspec.json.encode(source)
+        self.image.bytes_of["source"] += msgspec.json.encode(self.source)
         head = (
             len(self.prefixes.sets),
             int(gateway.enforce),

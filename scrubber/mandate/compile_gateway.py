@@ -151,7 +151,8 @@ class GatewayWriter:
         endpoint = origin.address
         family, sockaddr = sockaddr_of(endpoint)
         share = share_of_worker(origin.connections_max, self.gateway.workers) if origin.connections_max else 0
-        host = self.image.text(origin.host or ("localhost" if endpoint.family == "unix" else str(endpoint)))
+        own = "localhost" if endpoint.family == "unix" else str(endpoint)
+        host = self.image.text(origin.host or origin.via or own)
         index = self.slots.origins[name]
         flags = PROXY_FLAGS[origin.proxy_protocol] | layout.ORIGIN_BACKUP * origin.backup
         where = (index, family, len(sockaddr), share, sockaddr)

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from scrubber import __version__, _native
@@ -18,6 +19,7 @@ from scrubber.config.network import Endpoint
 from scrubber.control.policy import PolicyInForce
 from scrubber.control.status import History, describe_people
 from scrubber.server.journal import Journal
+from scrubber.server.origins import Origins
 from scrubber.server.plan import ListenerPlan
 
 ORIGIN_S = 1.0  # for a connection to an origin to come about, when nobody asked
@@ -44,7 +46,9 @@ class Overview:
         rush = {area_id: bool(self.memory.area_state(area_id)["rush"]) for area_id in ids}
         self.history.add(now_ns, self.memory.totals(ids)["areas"], rush)
 
-    async def status(self, policy: PolicyInForce) -> dict[str, Any]:
+    async def status(
+        self, policy: PolicyInForce, origins: Origins, unresolved: Mapping[str, str]
+    ) -> dict[str, Any]:
         """/v1/status: see docs/operations.md."""
         now = datetime.datetime.now(datetime.UTC)
         blocks, blocks_by_area = self.memory.blocks_count()
@@ -59,8 +63,12 @@ class Overview:
             "gateway_file": policy.gateway.file,
             "listeners": [listener.url for listener in self.listeners],
             "people": describe_people(self.history, policy.area_names(), down),
-            "notices": self._notices(policy, now),
+            "notices": [
+                *self._notices(policy, now),
+                *(f"origin {name} does not resolve: {why}" for name, why in unresolved.items()),
+            ],
             "areas": self._areas(policy, blocks_by_area),
+            "origins": origins.described(policy, self._in_flight()),
             "blocks": {"in_force": blocks},
             "children": self._children(),
             "mandates": [
@@ -111,6 +119,7 @@ class Overview:
                 {
                     "name": name,
                     "rush": bool(history and history.rush),
+                    "drained": state["drained"],
                     "per_s": history.rates() if history else {},
                     "people": {
                         "requests": people.requests if people else 0,
@@ -128,6 +137,13 @@ class Overview:
             )
         return found
 
+    def _in_flight(self) -> dict[int, int]:
+        """Requests at each origin, over all workers."""
+        found: Counter[int] = Counter()
+        for slot in range(self.workers):
+            found.update(self.memory.gauges(slot)["origin_in_flight"])
+        return dict(found)
+
     def _children(self) -> list[dict[str, Any]]:
         now_ns = time.monotonic_ns()
         found = []
@@ -144,11 +160,11 @@ class Overview:
 
     async def _origins_down(self, policy: PolicyInForce) -> list[str]:
         """Areas none of whose origins takes a connection."""
-        wanted = [(area.name, [origin.address for origin in area.origins]) for area in policy.gateway.areas]
+        wanted = [(area.name, [origin.address for origin in area.origins]) for area in policy.resolved.areas]
         answers = await asyncio.gather(*(_any_accepts(endpoints) for _, endpoints in wanted))
         return [name for (name, _), accepts in zip(wanted, answers, strict=True) if not accepts]
 
-    def snapshot(self, policy: PolicyInForce) -> Snapshot:
+    def snapshot(self, policy: PolicyInForce, origins: Origins) -> Snapshot:
         """For /metrics."""
         names = policy.area_names()
         totals = self.memory.totals(list(names))
@@ -166,6 +182,7 @@ class Overview:
             log_lines=self.journal.outputs.lines,
             log_lines_lost=self.journal.outputs.lines_lost,
             reloads=self.reloads,
+            origins=origins.described(policy, self._in_flight()),
             now_ns=time.monotonic_ns(),
         )
 

@@ -19,11 +19,12 @@ from scrubber import _native
 from scrubber.admin import token
 from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
-from scrubber.control.policy import PolicyInForce, compile_files
+from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.load import Loaded
 from scrubber.server import images, memfd, outputs
 from scrubber.server.plan import ListenerPlan, Plan
+from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
 
 FIRST_GENERATION = 1
@@ -40,7 +41,10 @@ def prepare(loaded: Loaded) -> Plan:
     token.make(gateway.admin.token_file)
     token.read(gateway.admin.token_file)
     outputs.check_files(gateway.log)
-    policy, compiled = compile_files(gateway, loaded.mandates, {}, FIRST_GENERATION)
+    answers, failed = answer_all(gateway, {})
+    for problem in unresolved(gateway, failed):
+        print(problem, file=sys.stderr)
+    policy, compiled = compile_files(gateway, loaded.mandates, {}, FIRST_GENERATION, answers=answers)
     try:
         regions, gauges = make_memory(gateway)
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)

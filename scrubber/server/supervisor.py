@@ -25,17 +25,28 @@ from scrubber import _native
 from scrubber.admin import metrics, token
 from scrubber.control import acts
 from scrubber.control.blocks import BlockOrder, UnblockOrder
-from scrubber.control.policy import PolicyInForce, compile_again, compile_files, from_image, read_again
+from scrubber.control.drain import DrainOrder
+from scrubber.control.policy import (
+    PolicyInForce,
+    compile_again,
+    compile_answers,
+    compile_files,
+    from_image,
+    read_again,
+)
 from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
 from scrubber.server import child, images, log, memfd, outputs
 from scrubber.server.by_hand import ByHand
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat
+from scrubber.server.health import HealthChecks
 from scrubber.server.journal import Journal
+from scrubber.server.origins import Origins, places_of
 from scrubber.server.overview import Overview
 from scrubber.server.plan import ListenerPlan, Start
 from scrubber.server.requests import Requests
+from scrubber.server.resolve import Names, answer_all
 from scrubber.server.start import listener_plans
 from scrubber.units import NS_PER_S
 
@@ -51,6 +62,7 @@ TAKEN_S = 2.0  # for all workers to put a policy in force
 TAKEN_LOOK_S = 0.02
 LISTEN_S = 5.0  # for the keeper to bind
 EXPIRY_LOOK_S = 1.0
+NAMES_LOOK_S = 0.5
 CLOCK_SET_NS = 2_000_000_000
 
 
@@ -69,6 +81,10 @@ class Supervisor:
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log, logger)
         self.journal.area_names = self.policy.area_names()
         self.by_hand = ByHand(self.memory, self.journal)
+        self.origins = Origins(self.memory, self.journal)
+        self.origins.claim(self.policy, begun=True)
+        self.health = HealthChecks(self.memory, self.journal)
+        self.names = Names(self.policy.answers)
         self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
         self.overview.children = start.children
         self.connections_max = int(start.settings["connections_max"])
@@ -92,12 +108,15 @@ class Supervisor:
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
             self._watch(self.loop.create_task(self._settle_first()))
+            self.every(NAMES_LOOK_S, self._look_names)
+            self.health.set(places_of(self.policy))
             await self.ended
         finally:
             tasks = list(self.tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.health.end()
             await self.journal.finish()
             if close_admin is not None:
                 await close_admin()
@@ -146,6 +165,7 @@ class Supervisor:
     def _sample(self) -> None:
         self.memory.sweep()
         self.overview.sample(self.policy)
+        self.origins.look(self.policy)
 
     # ── the keeper ──
 
@@ -207,7 +227,9 @@ class Supervisor:
         """Served.reload: read the files again; on any problem keep what is in force."""
         async with self.changing:
             try:
-                policy, compiled, problems = await self._in_thread(read_again, self.policy, self.connections_max)
+                policy, compiled, problems = await self._in_thread(
+                    read_again, self.policy, self.connections_max, answer_all
+                )
                 await self._in_thread(outputs.check_files, policy.gateway.log)
                 listeners = await self._listen(policy)
                 workers = await self._put_in_force(policy, compiled)
@@ -243,7 +265,13 @@ class Supervisor:
         taken, refused = await self._taken(policy.generation)
         if refused:
             back, compiled = await self._in_thread(
-                compile_files, former.gateway, former.mandates, policy.area_ids, policy.generation + 1, policy.slots
+                compile_files,
+                former.gateway,
+                former.mandates,
+                policy.area_ids,
+                policy.generation + 1,
+                slots=policy.slots,
+                answers=former.answers,
             )
             self._now_in_force(back)
             await self._publish(back, compiled)
@@ -268,6 +296,9 @@ class Supervisor:
     def _now_in_force(self, policy: PolicyInForce) -> None:
         self.policy = policy
         self.journal.area_names = policy.area_names()
+        self.names.answers = dict(policy.answers)
+        self.origins.claim(policy)
+        self.health.set(places_of(policy))
 
     async def _publish(self, policy: PolicyInForce, compiled: CompiledPolicy) -> None:
         """To the keeper, which keeps it and hands it on. PolicyRefused: the core does not find it sound."""
@@ -317,6 +348,22 @@ class Supervisor:
         async with self.changing:
             await self._put_in_force(*await self._in_thread(compile_again, self.policy))
 
+    async def _look_names(self) -> None:
+        """Names of origins whose time is over are asked for again; other addresses are another policy."""
+        before = dict(self.names.errors)
+        changed = await self.names.refresh(self.policy.gateway, self.loop.time())
+        for name in sorted(set(self.names.errors) - set(before)):
+            self._say(acts.made("origin_unresolved", f"origin {name} does not resolve: {self.names.errors[name]}"))
+        if not changed:
+            return
+        found = dict(self.names.answers)
+        async with self.changing:
+            answers = {**self.policy.answers, **found}
+            for name in sorted(answers):
+                if answers[name] != self.policy.answers.get(name):
+                    self._say(acts.made("origin_resolved", f"origin {name} resolves to {', '.join(answers[name])}"))
+            await self._put_in_force(*await self._in_thread(compile_answers, self.policy, answers))
+
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **how: P.kwargs) -> T:
         return await self.loop.run_in_executor(None, functools.partial(work, *args, **how))
 
@@ -328,11 +375,11 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """Served.status."""
-        return await self.overview.status(self.policy)
+        return await self.overview.status(self.policy, self.origins, self.names.errors)
 
     def metrics(self) -> str:
         """Served.metrics."""
-        return metrics.render(self.overview.snapshot(self.policy))
+        return metrics.render(self.overview.snapshot(self.policy, self.origins))
 
     def acts(self, since: int) -> list[dict[str, Any]]:
         """Served.acts."""
@@ -345,6 +392,10 @@ class Supervisor:
     async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
         """Served.unblock."""
         return self.by_hand.unblock(order)
+
+    async def drain(self, order: DrainOrder) -> dict[str, Any]:
+        """Served.drain."""
+        return self.origins.drain(order, self.policy)
 
     def blocks(self) -> list[dict[str, Any]]:
         """Served.blocks."""
