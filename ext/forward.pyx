@@ -109,7 +109,6 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     cdef Writer w
     cdef uint16_t i
     cdef uint16_t status
-    cdef const Policy* p = f.policy
     cdef const Span* edits = route_request_edits(x)
     cdef Buffer* b
     if x.pool == NULL or x.pool.origins.len == 0:

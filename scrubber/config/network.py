@@ -1,7 +1,7 @@
 """Addresses, prefixes, endpoints and host names as they stand in files.
 
-Owns their text forms. IPv4-mapped IPv6 is IPv4 everywhere; prefixes are canonical (no host bits); zone ids and names
-that would have to be looked up are refused: what a file means must not depend on a resolver.
+Owns their text forms. IPv4-mapped IPv6 is IPv4 everywhere; prefixes are canonical (no host bits); zone ids are refused,
+and names that would have to be looked up, but for those of origins, which the supervisor resolves.
 """
 
 from __future__ import annotations

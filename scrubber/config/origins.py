@@ -209,7 +209,9 @@ def check_origins(gateway: Gateway, report: Report) -> None:
 
 
 def _check_settings(settings: PoolSettings, here: str, report: Report) -> None:
-    if settings.eject_time_ns > settings.eject_time_max_ns and not report.spoiled(here):
+    if settings.eject_time_ns > settings.eject_time_max_ns and not report.spoiled(
+        f"{here}.eject_time", f"{here}.eject_time_max"
+    ):
         report.error(f"{here}.eject_time", "is more than eject_time_max", "at most eject_time_max")
     if settings.health.http and settings.health.tcp:
         hint = "leave tcp out: a check by HTTP needs a connection anyway"

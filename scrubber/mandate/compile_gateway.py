@@ -61,7 +61,7 @@ class GatewayWriter:
         bounds = area_bounds(area.name, self.mandates)
         routes = RouteWriter(
             area=area,
-            pools={name: first + i for i, (name, _) in enumerate(pools_of(area))},
+            pools={name: first + i for i, (name, *_) in enumerate(pools_of(area))},
             image=self.image,
             prefixes=self.prefixes,
             patterns=self.patterns,

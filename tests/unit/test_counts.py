@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scrubber import _native
 
-KINDS = ("control", "limiter", "ladder", "known", "blocks", "totals", "gauges", "rings", "origins")
+KINDS = ("control", "limiter", "ladder", "known", "blocks", "totals", "gauges", "rings", "cache", "origins")
 WORKERS = 3
 FULL = 2**32 - 1
 add, total = _native.probe_counts_add, _native.probe_counts_sum

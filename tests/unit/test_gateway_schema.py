@@ -78,7 +78,16 @@ def test_every_key_is_read() -> None:
     assert gateway.listeners[1].areas == ("portal", "api", "files")
     portal, api, files = gateway.areas
     assert portal.hosts == ("example.org", "*.example.org", "www.example.net")
-    assert portal.origins[1] == schema.Origin(Endpoint("inet6", "::1", 8001), "inner.example.org", 8)
+    inner = schema.Origin(Endpoint("inet6", "::1", 8001), "inner.example.org", 8, weight=3, backup=True)
+    assert portal.origins[1] == inner
+    assert (portal.balance, portal.slow_start_ns, portal.retry_budget_ppm) == ("hash:header:x-session", 30 * S, 100_000)
+    assert (portal.eject_after, portal.eject_time_ns, portal.eject_time_max_ns) == (5, 2 * S, 120 * S)
+    health = portal.health
+    assert (health.http, [str(each) for each in health.expect]) == ("/healthz", ["200", "300-399"])
+    assert (health.host, health.interval_ns, health.timeout_ns) == ("check.example.org", 10 * S, S)
+    assert (health.rise, health.fall) == (1, 5)
+    assert [str(server) for server in gateway.dns.servers] == ["192.0.2.53:53", "[2001:db8::53]:5353"]
+    assert (gateway.dns.timeout_ns, gateway.dns.ttl_min_ns, gateway.dns.ttl_max_ns) == (3 * S, 10 * S, 3600 * S)
     assert [a.account for a in gateway.areas] == [
         Account("cookie", "Session"),
         Account("header", "x-user"),

@@ -17,8 +17,20 @@ timeouts_body timeouts_idle timeouts_write evicted_idle origin_connects origin_c
 origin_retries origin_bad ring_lines ring_lines_lost ring_acts ring_acts_refused table_full passes pass_ns
 tunnels tunnels_refused tunnels_cut
 log_sampled bytes_spliced
+log_sampled
+origin_retries_refused origin_ejections origin_waits origin_wait_refused
 """.split()  # noqa: SIM905 - a list of so many short words is easier to read as text
-GAUGES = ("beat_ns", "pid", "generation", "connections", "origin_connections", "requests", "tarpit", "tunnels")
+GAUGES = (
+    "beat_ns",
+    "pid",
+    "generation",
+    "connections",
+    "origin_connections",
+    "requests",
+    "tarpit",
+    "tunnels",
+    "origin_waiting",
+)
 
 
 def area(scale: int) -> dict[str, Any]:
@@ -38,6 +50,17 @@ def snapshot() -> Snapshot:
         blocks=12,
         rush={"portal": True},
         generation=4,
+        origins=[
+            {"area": "portal", "pool": "", "address": "[::1]:8000", "state": "up", "drained": False, "in_flight": 3},
+            {
+                "area": "portal",
+                "pool": "api",
+                "address": "10.0.0.9:80",
+                "state": "down",
+                "drained": True,
+                "in_flight": 0,
+            },
+        ],
         enforce=False,
         mandates_expire={"m": 1_800_000_000.5},
         log_lines=10,
@@ -96,7 +119,7 @@ def test_names_and_labels_keep_the_rules(snapshot: Snapshot) -> None:
         for sample in family.samples:
             assert set(sample.labels) <= {
                 "area", "verdict", "measure", "class", "le", "reason", "phase", "worker", "child", "mandate", "result",
-                "version",
+                "version", "pool", "origin",
             }  # fmt: skip
 
 
