@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -269,13 +270,47 @@ def test_further_tries_are_bounded_by_the_budget(gateway: GatewayFactory, named:
 
 # ── who waits ──
 
-KNOWN_SOON = """
-[[rule]]
-name = "generous"
-per = "client"
-limit = "100000/s burst 100000"
-then = ["throttle"]
-"""
+
+def known_client(running: Gateway, source: str) -> None:
+    """A client that comes back over some seconds is known."""
+    for number in range(12):
+        assert running.get(f"/before/{number}", source=source)[0] == 200
+        time.sleep(0.3)
+
+
+def test_people_known_from_before_are_served_first(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
+    a = named("a")
+    members: list[str | dict[str, object]] = [{"address": a.at, "connections_max": 1}]
+    running = gateway(text=text_of(members, '[area.limits]\norigin_wait = "30s"\norigin_wait_max = 3'))
+    known_client(running, "127.0.0.2")
+    a.paths.clear()
+    a.gate.clear()
+    answers: dict[str, int] = {}
+
+    def one(path: str, source: str) -> None:
+        answers[path] = running.get(path, source=source)[0]
+
+    def start(path: str, source: str, waits: int) -> None:
+        """They come in this order."""
+        threads.append(threading.Thread(target=one, args=(path, source), daemon=True))
+        threads[-1].start()
+        until(lambda: metric(running, "scrubber_origin_waits_total") == waits, what=path)
+
+    threads: list[threading.Thread] = []
+    start("/first", "127.0.0.9", 0)
+    until(lambda: a.paths == ["/first"])
+    for number, path in enumerate(("/new/1", "/new/2", "/new/3")):
+        start(path, "127.0.0.9", number + 1)
+    assert running.get("/new/4", source="127.0.0.9")[0] == 503  # the queue is full
+    start("/known/1", "127.0.0.2", 4)  # but not for people: the last newcomer makes room
+    until(lambda: answers.get("/new/3") == 503)
+    start("/known/2", "127.0.0.2", 5)
+    until(lambda: answers.get("/new/2") == 503)
+    a.gate.set()
+    for thread in threads:
+        thread.join(20 * SLOW)
+    assert a.paths == ["/first", "/known/1", "/known/2", "/new/1"]
+    assert {path for path, status in answers.items() if status == 200} == set(a.paths)
 
 
 def test_a_place_that_comes_free_goes_to_whoever_waits(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
