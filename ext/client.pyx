@@ -282,7 +282,7 @@ cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil:
     x.judgement.rung = -1
     x.window = WINDOW_MIN
     x.client_key = c.peer_key
-    x.client_full = c.peer
+    x.client_address = c.peer
     x.client_port = c.port
     c.exchange = x
     c.state = CLIENT_EXCHANGE
@@ -327,7 +327,6 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     if f.listener.trusted:
         f.proof = identity_chain(data, head, &p.prefixes[f.listener.trusted - 1], &c.peer, c.proof, &f.client_full)
     facts_address(e, f)
-    x.client_full = f.client_full
     x.client_port = c.port if f.proof != PROOF_CHAIN else 0
     x.https = facts_https(f)
     f.fingerprint = fingerprint_http1(data, head)

@@ -421,7 +421,6 @@ cdef struct Exchange:
     uint64_t bytes_out              # body
     uint64_t request_id
     uint64_t client_key
-    Address client_full             # as proven
     uint16_t client_port            # 0: a chain does not tell
     uint8_t id_len                  # of a request id taken over from a trusted proxy; 0: request_id is ours
     uint8_t id_text[128]            # REQUEST_ID_BYTES_MAX

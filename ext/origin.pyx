@@ -98,7 +98,7 @@ cdef Origin* owned_take(Core* e, const Exchange* x, const OriginSpec* spec) noex
     if o == NULL:
         return NULL
     if (o.origin_id != spec.origin_id or o.h.events & (EVENT_READ | EVENT_HANGUP) or o.named_port != x.client_port
-            or not address_equal(&o.named, &x.client_full)):
+            or not address_equal(&o.named, &x.client_address)):
         origin_close(e, o)
         return NULL
     pool_unlink(e, o)
@@ -147,7 +147,7 @@ cdef void attach(Core* e, Exchange* x, Origin* o) noexcept nogil:
 cdef bint name_client(Core* e, Exchange* x, Origin* o) noexcept nogil:
     """The first bytes of a connection: whom it serves."""
     cdef uint8_t header[PROXY_WRITE_BYTES_MAX]
-    o.named = x.client_full
+    o.named = x.client_address
     o.named_port = x.client_port
     return origin_write(e, o, header, proxied_write(x, o.proxy_version, header)) >= 0
 

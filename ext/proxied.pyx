@@ -107,6 +107,6 @@ cdef uint32_t proxied_write(const Exchange* x, int version, uint8_t* out) noexce
     elif not scrubber_local(c.h.fd, destination.bytes, &port):
         return proxy_header_write(version, NULL, 0, NULL, 0, out)
     # Whoever comes by a Unix socket has no address.
-    if no_address(&x.client_full):
+    if no_address(&x.client_address):
         return proxy_header_write(version, NULL, 0, NULL, 0, out)
-    return proxy_header_write(version, &x.client_full, x.client_port, &destination, port, out)
+    return proxy_header_write(version, &x.client_address, x.client_port, &destination, port, out)

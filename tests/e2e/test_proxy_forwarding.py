@@ -159,6 +159,37 @@ class TestTrustedProxies:
     def test_chain(self, behind: Proxy, source: str, headers: str, expected: str) -> None:
         assert self.seen(behind, source, headers) == expected
 
+    @pytest.mark.parametrize(
+        ("headers", "expected"),
+        [
+            ("X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1, 127.0.3.1"),
+            ("X-Forwarded-For: [2001:db8::1]:4711\r\n", "2001:db8::1, 127.0.3.1"),
+            ("X-Forwarded-For: ::ffff:203.0.113.1\r\n", "203.0.113.1, 127.0.3.1"),
+            ("X-Forwarded-For: 203.0.113.1:80, ::ffff:10.9.1.1\r\n", "203.0.113.1, 10.9.1.1, 127.0.3.1"),
+            ("X-Forwarded-For: 203.0.113.1, fe80::1%eth0\r\n", "127.0.3.1"),
+            ("X-Forwarded-For: 203.0.113.1, unknown\r\n", "127.0.3.1"),
+            ("X-Forwarded-For: 203.0.113.1, _hidden, 127.0.3.2\r\n", "127.0.3.2, 127.0.3.1"),
+            ('Forwarded: for="[2001:db8::1]:4711";proto=https\r\n', "2001:db8::1, 127.0.3.1"),
+            ("Forwarded: for=203.0.113.1, for=_hidden\r\n", "127.0.3.1"),
+        ],
+    )
+    def test_forms_of_a_hop(self, behind: Proxy, headers: str, expected: str) -> None:
+        """Every sound form is read; an obfuscated name, a zone id or rubbish ends the walk at the last proven hop."""
+        assert self.seen(behind, "127.0.3.1", headers) == expected
+
+    def test_each_listener_trusts_its_own(self, proxy: type[Proxy]) -> None:
+        other = '[[listener]]\naddress = "127.0.0.1:0"\ntrusted_proxies = ["127.0.3.1"]'
+        with proxy(address="[::1]:0", listener=f'trusted_proxies = ["::1"]\n{other}') as found:
+            six, four = (int(url.rpartition(":")[2]) for url in found.running.status()["listeners"])
+            for port, how, expected in (
+                (six, {"host": "::1"}, "203.0.113.1, ::1"),
+                (four, {"source": "127.0.3.1"}, "203.0.113.1, 127.0.3.1"),
+                (four, {"source": "127.0.3.2"}, "127.0.3.2"),
+            ):
+                with Wire(port, **how) as wire:
+                    assert wire.get("/own", "X-Forwarded-For: 203.0.113.1\r\n").status == 200
+                assert found.origin.last("/own").one("x-forwarded-for") == expected
+
     def test_what_the_first_stranger_claims_is_cut(self, behind: Proxy) -> None:
         """203.0.113.1 is the client that the trusted hop saw; what stands left of it is its own word."""
         seen = self.seen(behind, "127.0.3.1", "X-Forwarded-For: 203.0.113.66, 203.0.113.1\r\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import re
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +158,27 @@ class TestHaproxyInFront:
         assert record["tls.cipher"] == (cipher or ("",))[0]
         assert record["tls.client.x509.subject.common_name"] == "site.test"
         assert record["scrubber.proxy.unique_id"] == f"id-{ONE}-{port}"
+
+    @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
+    def test_by_a_unix_socket(self, option: str) -> None:
+        """Its peers have no address: "unix" lists them all."""
+        with tempfile.TemporaryDirectory(prefix="un-") as directory:
+            path = f"{directory}/gate.sock"
+            listener = 'proxy_protocol = ["unix"]\n[[listener]]\naddress = "127.0.0.1:0"'
+            with Proxy(address=f"unix:{path}", listener=listener) as found:
+                with haproxy(f"server gate unix@{path} {option}") as front:
+                    for source in (ONE, TWO):
+                        assert fetch(front.port, "/unix", source=source).status == 200
+                        assert found.origin.last("/unix").one("x-forwarded-for") == source
+                    assert found.running.cli("block", ONE, "--reason", "a test").returncode == 0
+                    assert fetch(front.port, "/unix", source=ONE).status == 502
+                    assert fetch(front.port, "/unix", source=TWO).status == 200
+                with socket.socket(socket.AF_UNIX) as bare:
+                    bare.connect(path)
+                    bare.sendall(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")
+                    with contextlib.suppress(ConnectionError):
+                        assert bare.recv(100) == b""
+                found.whole()
 
     def test_without_the_option_it_is_refused(self, gate: Proxy) -> None:
         """The misconfiguration that everybody makes first: nobody is served, and the log says why."""

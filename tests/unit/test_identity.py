@@ -67,6 +67,15 @@ def forwarded(*lines: bytes) -> list[tuple[bytes, bytes]]:
         ([b"192.0.2.1, unknown, 10.0.0.2"], (CHAIN, "10.0.0.2")),
         ([b"192.0.2.1, _hidden"], (SOCKET, "10.0.0.1")),
         ([b"fe80::1%eth0"], (SOCKET, "10.0.0.1")),
+        ([b"2001:db8::1%1"], (SOCKET, "10.0.0.1")),
+        ([b"192.0.2.1%eth0"], (SOCKET, "10.0.0.1")),
+        ([b"192.0.2.1, fe80::1%eth0, 10.0.0.2"], (CHAIN, "10.0.0.2")),
+        ([b"[::ffff:192.0.2.1]:4711, 2001:db8:a::7"], (CHAIN, "192.0.2.1")),
+        ([b"::ffff:10.0.0.9, ::ffff:10.0.0.2"], (CHAIN, "10.0.0.9")),
+        ([b"[2001:db8::1]:0"], (CHAIN, "2001:db8::1")),
+        ([b"192.0.2.1:_obfuscated"], (CHAIN, "192.0.2.1")),
+        ([b"192.0.2.1:_"], (SOCKET, "10.0.0.1")),
+        ([b"192.0.2.1, _SEVKISEK:80"], (SOCKET, "10.0.0.1")),
         ([b"[fe80::1%25eth0]:80"], (SOCKET, "10.0.0.1")),
         ([b"192.0.2.1:65536"], (SOCKET, "10.0.0.1")),
         ([b"192.0.2.1:"], (SOCKET, "10.0.0.1")),
@@ -105,6 +114,11 @@ def test_x_forwarded_for(lines: list[bytes], expected: tuple[int, str]) -> None:
         ([b'"""\\, for=192.0.2.1;proto="http"'], (CHAIN, "192.0.2.1")),
         # Rubbish ends the walk.
         ([b"for=192.0.2.1, for=unknown"], (SOCKET, "10.0.0.1")),
+        ([b'for="unknown:80"'], (SOCKET, "10.0.0.1")),
+        ([b'for="_gazonk"'], (SOCKET, "10.0.0.1")),
+        ([b'for="_gazonk:_p1"'], (SOCKET, "10.0.0.1")),
+        ([b'for="[fe80::1%25eth0]"'], (SOCKET, "10.0.0.1")),
+        ([b'for="[fe80::1%eth0]:80"'], (SOCKET, "10.0.0.1")),
         ([b"for=_hidden"], (SOCKET, "10.0.0.1")),
         ([b"for=192.0.2.1, proto=http"], (SOCKET, "10.0.0.1")),
         ([b"for=192.0.2.1;for=192.0.2.1"], (SOCKET, "10.0.0.1")),
@@ -209,6 +223,17 @@ def test_forged_chains_never_reach_past_the_nearest_hop() -> None:
         else:
             lines = forwarded(sent + b", for=" + client) if joined else forwarded(sent, b"for=" + client)
         assert walk(lines) == (CHAIN, client.decode()), sent
+
+
+def test_forged_chains_behind_a_named_peer_change_nothing() -> None:
+    """The same for an address that a PROXY header named: only where it is a trusted proxy itself is it walked past."""
+    random_ = random.Random(2119)
+    bits = [*BITS, b"2001:db8:a::1", b"%1", b"::ffff:10.0.0.2"]
+    for _ in range(10_000):
+        name = random_.choice([b"X-Forwarded-For", b"Forwarded"])
+        value = b"".join(random_.choices(bits, k=random_.randrange(12)))
+        peer = str(ipaddress.IPv6Address(int(ipaddress.IPv6Address("2001:db8:b::")) + random_.getrandbits(64)))
+        assert walk([(name, value)], peer, PROXY) == (PROXY, peer), value
 
 
 # Accounts
