@@ -27,6 +27,7 @@ from scrubber.errors import FilesRefused, ScrubberError
 
 BODY_BYTES_MAX = 64 * 1024
 REQUEST_S = 30.0
+UPGRADE_S = 65.0  # that of /v1/upgrade: a whole program starts
 KEEP_ALIVE_S = 75.0
 END_S = 1.0  # for requests in flight when the supervisor ends
 LISTED_MAX = 10_000
@@ -61,6 +62,9 @@ class Served(Protocol):
     async def reopen(self) -> dict[str, Any]:
         """Log files opened anew, for who moved them away."""
 
+    async def upgrade(self) -> dict[str, Any]:
+        """The pid of the new keeper. OperatorError: it did not come up, nothing changed."""
+
     def acts(self, since: int) -> list[dict[str, Any]]:
         """Acts after that number."""
 
@@ -81,7 +85,7 @@ def make_app(served: Served, token: str) -> web.Application:
             hint = "send Authorization: Bearer TOKEN; the token lies beside the socket in admin.token"
             return problem(401, "the token is missing or wrong", hint)
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(UPGRADE_S if request.path == "/v1/upgrade" else REQUEST_S):
                 return await handler(request)
         except TimeoutError:
             return problem(504, f"not done within {REQUEST_S:g} s", "ask for the status: it may still be at work")
@@ -106,6 +110,7 @@ def make_app(served: Served, token: str) -> web.Application:
             web.delete("/v1/blocks", _unblock),
             web.post("/v1/drain", _drain),
             web.post("/v1/reload", _reload),
+            web.post("/v1/upgrade", _upgrade),
             web.post("/v1/reopen", _reopen),
             web.get("/v1/acts", _acts),
             web.get("/metrics", _metrics),
@@ -169,6 +174,10 @@ async def _reopen(request: web.Request) -> web.Response:
     return _json(await request.app[SERVED].reopen())
 
 
+async def _upgrade(request: web.Request) -> web.Response:
+    return _json(await request.app[SERVED].upgrade())
+
+
 async def _acts(request: web.Request) -> web.Response:
     since = request.query.get("since", "0")
     if not since.isascii() or not since.isdigit() or len(since) > 18:
@@ -179,6 +188,7 @@ async def _acts(request: web.Request) -> web.Response:
 async def serve(served: Served, token: str, path: str) -> Callable[[], Awaitable[None]]:
     """Answer on the Unix socket at `path`. Await what is returned, called, to end it. OSError."""
     sock = _listen(path)
+    ours = os.lstat(path).st_ino
     runner = web.AppRunner(
         make_app(served, token), access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=END_S
     )
@@ -187,7 +197,8 @@ async def serve(served: Served, token: str, path: str) -> Callable[[], Awaitable
 
     async def close() -> None:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            if os.lstat(path).st_ino == ours:  # else a successor answers there
+                os.unlink(path)
         await runner.cleanup()
 
     return close

@@ -16,7 +16,7 @@ import msgspec
 from scrubber.admin import token as token_file
 from scrubber.errors import FilesRefused, OperatorError, Problem, ScrubberError
 
-TIMEOUT_S = 40.0  # longer than any request lasts there
+TIMEOUT_S = 70.0  # longer than any request lasts there
 
 
 class AdminClient:

@@ -166,3 +166,19 @@ def reload(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
         output.say_json(answer)
     else:
         screen.show_reload(output.stdout(), answer)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False, metavar="[GATEWAY.toml]")
+@to_gateway
+def upgrade(*, file: Path | None, gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Let the installed program take over from the running one, without a failed request.
+
+    It reads gateway file and mandates anew; limits, blocks and known clients go on. Where it does not come up, nothing
+    changes. (SIGUSR2 to the keeper does the same.)
+    """
+    answer = ask(gateway or file, socket, "POST", "/v1/upgrade")
+    if as_json:
+        output.say_json(answer)
+    else:
+        output.stdout().print(f"upgraded: the keeper is process {answer['pid']} now", highlight=False)

@@ -16,16 +16,17 @@ from scrubber.mandate.load import Loaded
 @click.argument("gateway", type=click.Path(path_type=Path), metavar="GATEWAY.toml")
 @output.json_option("Where it cannot start, say why as JSON.", expose=False)
 def run(gateway: Path) -> None:
-    """Run the gateway of this file until SIGTERM (drains) or a second one (at once). SIGHUP reloads.
+    """Run the gateway of this file until SIGTERM (drains) or a second one (at once). SIGHUP reloads, SIGUSR2 upgrades.
 
     Says "ready: …" on stdout once it serves.
     """
     from scrubber.mandate.load import load_all  # noqa: PLC0415 - see check
-    from scrubber.server import start  # noqa: PLC0415 - loads the native core
+    from scrubber.server import activation, start  # noqa: PLC0415 - loads the native core
 
+    inherited = activation.take(os.environ)
     loaded = load_all(gateway)
     say_notices(loaded, start.files_notice(loaded.gateway))
-    start.become_keeper(start.prepare(loaded))
+    start.become_keeper(start.prepare(loaded, inherited=inherited))
 
 
 def say_notices(loaded: Loaded, more: str | None) -> None:

@@ -42,8 +42,13 @@ def name_process(name: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, f"scrub-{name}"[:15].encode(), 0, 0, 0)
 
 
-def _bind_to_parent(start: Start) -> None:
+def end_with_parent() -> None:
+    """Whoever is our parent now: its death is ours."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _bind_to_parent(start: Start) -> None:
+    end_with_parent()
     name_process("super" if start.role == "supervisor" else f"{start.role}{start.slot}")
     if os.getppid() != start.keeper_pid:
         sys.exit("the keeper is gone")

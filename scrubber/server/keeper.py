@@ -18,15 +18,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scrubber.server import listen, log, memfd
+from scrubber.server import activation, listen, log, memfd, notify
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
-from scrubber.server.child import Beat, name_process
+from scrubber.server.child import Beat, end_with_parent, name_process
+from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan, Start
 from scrubber.server.pulse import Pulse, read_schedule
+from scrubber.server.succession import FORWARDED, Succession
 
 CHECK_S = 0.05  # between two looks at the beats
 FAST_DEATH_S = 5.0  # a child that lived shorter died fast
@@ -79,7 +81,11 @@ class Keeper:
         self.log = logger
         self.policy, self.prefixes, self.generation = plan.policy, list(plan.prefixes), plan.generation
         self.ports = listen.Ports(plan.workers)
-        self.ports.bind(plan.listeners)
+        self.notifier = notify.Notifier(os.environ)
+        self.environment = notify.for_children(os.environ)
+        given = self._given()
+        self.ports.bind(plan.listeners, given)
+        self.unwanted = [each for key, each in given.items() if key not in {plan.key for plan in plan.listeners}]
         self.ports.commit([each.index for each in plan.listeners])
         self.stop_deadline_s = plan.stop_deadline_s
         self.gauges = mmap.mmap(plan.regions["gauges"], 0)
@@ -98,12 +104,34 @@ class Keeper:
         self.supervisor_end_ns = 0  # the same for the supervisor; 0: it was not told yet
         self.exit_code: int | None = None
         self.reload_wanted = False
+        self.predecessor = Channel.from_fd(plan.predecessor) if plan.predecessor >= 0 else None
+        self.held = self.predecessor is not None  # it still serves
+        self.bound = False  # whether we end with the process that waits for us
+        self.upgrade_number = 0  # of the question that asked for the upgrade under way
+        self.succession = Succession(
+            logger,
+            self.selector,
+            tell=self._tell_upgraded,
+            export=self._export,
+            ready=lambda pid: self.notifier.say(f"MAINPID={pid}"),
+            taken_over=self._taken_over,
+        )
+
+    def _given(self) -> dict[str, listen.Given]:
+        """Sockets that were bound before us. activation.NotOurs."""
+        inherited = {int(fd): name for fd, name in self.plan.inherited.items()}
+        given = {key: listen.Given(socks) for key, socks in activation.match(inherited, self.plan.listeners).items()}
+        for key, each in self.plan.handed.items():
+            given[key] = listen.Given([socket.socket(fileno=fd) for fd in each.fds], each.ours)
+        return given
 
     # ── the loop ──
 
     def run(self) -> int:
         """Until the gateway has ended. 0: asked to; 1: it could not start."""
         with self._signals():
+            if self.predecessor is not None:
+                self.selector.register(self.predecessor, selectors.EVENT_READ, self._predecessor_readable)
             for child in self.children:
                 self._start(child)
             self._tell_children()
@@ -115,7 +143,13 @@ class Keeper:
                 if time.monotonic() >= next_check:
                     next_check = time.monotonic() + CHECK_S
                     self._check()
+            if self.succession.done:  # no signal is lost on the way out: it is the successor's
+                signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         self._close()
+        if self.succession.done and not self.plan.waiter_pid and not self.notifier.managed:
+            return self.succession.wait()
+        if self.succession.done:
+            self.succession.leave(self.exit_code)
         return self.exit_code
 
     def _check(self) -> None:
@@ -130,7 +164,15 @@ class Keeper:
                 child.kill()
         if not self.ready and not self.draining and all(child.pulse.started for child in self.children):
             self.ready = True
-            self._say_ready()
+            if self.predecessor is None:
+                self._say_ready()
+            else:
+                self._tell_predecessor("ready")
+        if not self.bound and self.plan.waiter_pid and self.plan.waiter_pid == os.getppid():
+            self.bound = True
+            end_with_parent()  # perhaps it became our parent only now, our predecessor being gone
+        self.notifier.beat(now_ns)
+        self.succession.check(now_ns)
         if self.draining:
             self._check_drain(now_ns)
 
@@ -139,6 +181,7 @@ class Keeper:
         workers = f"{self.plan.workers} worker" + ("s" if self.plan.workers != 1 else "")
         with contextlib.suppress(OSError):
             print(f"ready: {where} → {self.plan.protects}, {workers}, admin {self.plan.admin_socket}", flush=True)
+        self.notifier.say("READY=1", f"STATUS={where} → {self.plan.protects}")
 
     # ── children ──
 
@@ -154,6 +197,7 @@ class Keeper:
                     [*self.plan.roles[child.role], str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env=self.environment,
                 )
             child.pidfd = os.pidfd_open(child.process.pid)
         except (OSError, ChannelError) as error:  # out of processes, memory or descriptors: later, perhaps
@@ -177,7 +221,7 @@ class Keeper:
         fds.update({f"prefix.{index}": fd for index, fd in enumerate(self.prefixes)})
         fds.update({f"region.{kind}": fd for kind, fd in self.plan.regions.items()})
         if child.slot >= 0:
-            fds.update(self.ports.fds(child.slot))
+            fds.update({} if self.held else self.ports.fds(child.slot))
         else:
             fds["beat"] = self.beat_fd
         return Start(
@@ -190,6 +234,7 @@ class Keeper:
             self.plan.settings,
             [each.describe() for each in self.children],
             fds,
+            self.held,
         )
 
     def _died(self, child: Child) -> None:
@@ -251,7 +296,16 @@ class Keeper:
             child.kill()
 
     def _received(self, child: Child, received: Received) -> None:
-        obeyed = {"listen": self._listen, "publish": self._publish, "settled": self._settled}.get(received.type)
+        obey: dict[str, Callable[[Received], None]] = {
+            "listen": self._listen,
+            "publish": self._publish,
+            "settled": self._settled,
+            "reloading": lambda _: self.notifier.reloading(),
+            "reloaded": lambda _: self.notifier.say("READY=1"),
+            "upgrade": lambda received: self._upgrade(int(received.message["number"])),
+            "exported": lambda received: self.succession.exported(received.fds),
+        }
+        obeyed = obey.get(received.type)
         if child is self.supervisor and obeyed is not None:
             obeyed(received)
         else:
@@ -327,7 +381,7 @@ class Keeper:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
         for each in handled:
             signal.signal(each, lambda *_: None)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -336,14 +390,21 @@ class Keeper:
             yield
         finally:
             signal.set_wakeup_fd(-1)
+            with contextlib.suppress(BlockingIOError):
+                if self.succession.done:
+                    self._signalled(ours)
             self.selector.unregister(ours)
             ours.close()
             theirs.close()
 
     def _signalled(self, sock: socket.socket) -> None:
         for number in sock.recv(64):
-            if number == signal.SIGHUP:
+            if self.succession.done:
+                self.succession.forward(number)
+            elif number == signal.SIGHUP:
                 self._reload()
+            elif number == signal.SIGUSR2:
+                self._upgrade(0)
             elif number == signal.SIGUSR1:
                 self._send(self.supervisor, {"type": "reopen"})  # one that starts opens its files anyway
             elif self.draining:
@@ -353,16 +414,23 @@ class Keeper:
                 self._drain()
 
     def _reload(self) -> None:
+        self.notifier.reloading()
         if self.supervisor.channel is None:
             self.reload_wanted = True
         else:
             self._send(self.supervisor, {"type": "reload"})
 
     def _drain(self) -> None:
+        self.succession.abandon()
+        self.notifier.say("STOPPING=1")
+        self._let_go(remove=True)
+
+    def _let_go(self, *, remove: bool) -> None:
+        """Workers end with their requests. remove: nobody serves after us."""
         self.draining = True
         self.drain_end_ns = time.monotonic_ns() + int(self.stop_deadline_s * 1e9)
         self.log.info("draining: %g s at most", self.stop_deadline_s)
-        self.ports.close(remove=True)  # the workers accept what is queued and close theirs: then the port refuses
+        self.ports.close(remove=remove)  # the workers accept what is queued and close theirs: then the port refuses
         for worker in self.workers:
             self._send(worker, {"type": "drain", "deadline_s": self.stop_deadline_s, "queued": True})
 
@@ -381,6 +449,85 @@ class Keeper:
         elif self.supervisor.channel is None or now_ns >= self.supervisor_end_ns:
             self.supervisor.kill()
 
+    # ── upgrades: as the one that goes, and as the one that comes ──
+
+    def _upgrade(self, number: int) -> None:
+        if not self.ready or self.held or self.draining or self.succession.running:
+            self.upgrade_number, before = number, self.upgrade_number
+            hint = "ask again when that is over"
+            message = "the gateway is starting, ending or being upgraded"
+            self._tell_upgraded({"ok": False, "message": message, "hint": hint, "problems": []})
+            self.upgrade_number = before
+            return
+        self.upgrade_number = number
+        self.succession.begin(self.plan.roles["upgrade"], self._handover, notify.for_successor(os.environ))
+
+    def _handover(self, channel: int) -> Handover:
+        held = [self.ports.held[index] for index in self.ports.wanted]
+        waiter = self.plan.waiter_pid or (0 if self.notifier.managed else os.getpid())
+        return Handover(
+            gateway_file=self.plan.gateway_file,
+            admin_socket=self.plan.admin_socket,
+            generation=self.generation,
+            policy=self.policy,
+            regions=self.plan.regions,
+            lock=self.plan.lock,
+            channel=channel,
+            waiter_pid=waiter,
+            listeners={each.plan.key: each.handed() for each in held},
+        )
+
+    def _export(self) -> bool:
+        """Whether the supervisor is there to be asked for the blocks."""
+        self._send(self.supervisor, {"type": "export"})
+        return self.supervisor.channel is not None
+
+    def _tell_upgraded(self, answer: dict[str, Any]) -> None:
+        self._send(self.supervisor, {"type": "upgraded", "number": self.upgrade_number, **answer})
+
+    def _taken_over(self) -> None:
+        if not self.draining:
+            self._let_go(remove=False)
+
+    def _tell_predecessor(self, kind: str) -> None:
+        if self.predecessor is not None:
+            with contextlib.suppress(ChannelError):
+                self.predecessor.send({"type": kind})
+
+    def _predecessor_readable(self) -> None:
+        if self.predecessor is None:
+            return
+        try:
+            received = self.predecessor.receive()
+        except ChannelError:
+            received = None
+            if self.held:
+                self.log.error("the keeper before us is gone, and never said go")
+                self._stop_now(1)
+            self._drop_predecessor()
+        if received is not None and received.type == "go" and self.held:
+            self._go()
+            received.close()
+
+    def _go(self) -> None:
+        """From now on we serve."""
+        self.held = False
+        for worker in self.workers:
+            fds = self.ports.fds(worker.slot)
+            self._send(worker, {"type": "listen", "names": list(fds)}, list(fds.values()))
+        self._send(self.supervisor, {"type": "go"})
+        for given in self.unwanted:
+            given.close()
+        self.unwanted = []
+        self._say_ready()
+        self._tell_predecessor("serving")
+
+    def _drop_predecessor(self) -> None:
+        if self.predecessor is not None:
+            self.selector.unregister(self.predecessor)
+            self.predecessor.close()
+            self.predecessor = None
+
     def _stop_now(self, code: int) -> None:
         self.exit_code = code
         for child in self.children:
@@ -392,8 +539,10 @@ class Keeper:
             if child.process is not None:
                 child.process.wait()
                 self._died(child)
-        self.ports.close(remove=True)
-        self.selector.close()
+        self.ports.close(remove=not self.held)
+        self._drop_predecessor()
+        if not self.succession.done:
+            self.selector.close()
         for fd in (self.policy, *self.prefixes, *self.plan.regions.values(), self.beat_fd, self.plan.lock):
             os.close(fd)
 
@@ -411,7 +560,7 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         keeper = Keeper(plan, logger)
-    except listen.CannotListen as error:
+    except (listen.CannotListen, activation.NotOurs) as error:
         sys.stderr.write(f"scrubber: {error}\nTry: {error.hint}\n")
         return 1
     return keeper.run()

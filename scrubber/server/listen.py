@@ -18,10 +18,10 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from scrubber.server.handover import HandedSocket
 from scrubber.server.plan import ListenerPlan
 
 BACKLOG = 4096  # the kernel takes at most net.core.somaxconn
-Given = Mapping[str, Sequence[socket.socket]]  # sockets that are bound already, by the listener's key
 
 _REASONS = {
     errno.EADDRINUSE: (
@@ -53,6 +53,22 @@ class CannotListen(Exception):
         self.hint = hint.replace("{port}", str(listener.port))
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Sockets of a listener that are bound already. `ours`: a Unix socket's place is ours to remove."""
+
+    sockets: Sequence[socket.socket]
+    ours: bool = False
+
+    def close(self) -> None:
+        """Nobody needs them."""
+        for each in self.sockets:
+            if self.ours and each.family == socket.AF_UNIX:
+                with contextlib.suppress(OSError):
+                    os.unlink(each.getsockname())
+            each.close()
+
+
 @dataclass(slots=True)
 class Listening:
     """One listener that is bound. `inode`: of the Unix socket that is ours to remove."""
@@ -64,6 +80,10 @@ class Listening:
     def fd(self, slot: int) -> int:
         """What the worker of that slot accepts on."""
         return self.sockets[slot % len(self.sockets)].fileno()
+
+    def handed(self) -> HandedSocket:
+        """As a successor gets it."""
+        return HandedSocket([each.fileno() for each in self.sockets], self.plan.host, self.inode is not None)
 
     def close(self) -> None:
         """Our descriptors only: whoever else has one still accepts."""
@@ -96,7 +116,7 @@ class Ports:
         """By name, for a worker's start."""
         return {f"listener.{index}": listening.fd(slot) for index, listening in self.held.items()}
 
-    def bind(self, plans: Sequence[ListenerPlan], given: Given | None = None) -> list[ListenerPlan]:
+    def bind(self, plans: Sequence[ListenerPlan], given: Mapping[str, Given] | None = None) -> list[ListenerPlan]:
         """Bind what is not bound yet, for the next policy; all of its listeners as they will be. CannotListen: nothing
         has changed."""
         self.forget()
@@ -105,7 +125,7 @@ class Ports:
                 self._change_mode(plan)
                 continue
             try:
-                self.pending[plan.index] = open_listener(plan, self.workers, (given or {}).get(plan.key, ()))
+                self.pending[plan.index] = open_listener(plan, self.workers, (given or {}).get(plan.key))
             except CannotListen:
                 self.forget()
                 raise
@@ -153,13 +173,13 @@ class Ports:
             listening.plan = replace(listening.plan, mode=plan.mode)
 
 
-def open_listener(plan: ListenerPlan, workers: int, given: Sequence[socket.socket] = ()) -> Listening:
+def open_listener(plan: ListenerPlan, workers: int, given: Given | None = None) -> Listening:
     """Bound and listening; `given` sockets, bound there already, are used first. CannotListen; then none is left
     open."""
     if plan.unix:
         return _open_unix(plan, given)
-    if given:
-        return _open_given(plan, workers, given)
+    if given is not None:
+        return _open_given(plan, workers, given.sockets)
     sockets: list[socket.socket] = []
     actual = plan
     try:
@@ -176,9 +196,10 @@ def open_listener(plan: ListenerPlan, workers: int, given: Sequence[socket.socke
 
 
 def _open_given(plan: ListenerPlan, workers: int, given: Sequence[socket.socket]) -> Listening:
-    """One a slot where the kernel lets us have siblings; else the slots share what there is. Where there are more than
-    slots, the rest stay with whoever gave them."""
+    """One a slot where the kernel lets us have siblings; else the slots share what there is."""
     sockets = [_prepared(each) for each in given[:workers]]
+    for each in given[workers:]:
+        each.close()  # what waits there is taken by whoever gave them
     actual = replace(plan, port=int(sockets[0].getsockname()[1]))
     siblings: list[socket.socket] = []
     try:
@@ -235,10 +256,12 @@ def _listen(listener: ListenerPlan) -> socket.socket:
 # ── Unix sockets: one for all slots ──
 
 
-def _open_unix(plan: ListenerPlan, given: Sequence[socket.socket]) -> Listening:
-    if given:
-        given[0].setblocking(False)
-        return Listening(plan, [given[0]])
+def _open_unix(plan: ListenerPlan, given: Given | None) -> Listening:
+    if given is not None:
+        given.sockets[0].setblocking(False)
+        if given.ours:
+            os.chmod(plan.host, plan.mode)
+        return Listening(plan, [given.sockets[0]], _inode(plan.host) if given.ours else None)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(plan.host)

@@ -14,6 +14,7 @@ from typing import Any
 
 from scrubber.server import memfd
 from scrubber.server.channel import Received
+from scrubber.server.handover import HandedSocket
 
 PLAN_VERSION = 1
 BEAT_BYTES = 8  # a beat is one little-endian 64-bit CLOCK_MONOTONIC time in ns; 0: none yet
@@ -65,6 +66,11 @@ class Plan:
     protects: str  # "site (127.0.0.1:8000)", for the ready line
     admin_socket: str
     settings: dict[str, Any] = field(default_factory=dict)  # given to the children as it is
+    gateway_file: str = ""
+    inherited: dict[str, str] = field(default_factory=dict)  # descriptor -> name: sockets that a service manager bound
+    handed: dict[str, HandedSocket] = field(default_factory=dict)  # by key: sockets of the keeper before us
+    predecessor: int = -1  # channel to it
+    waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
 
     def to_fd(self) -> int:
         """A sealed memfd with this plan, inheritable as are the descriptors it names."""
@@ -74,7 +80,10 @@ class Plan:
         return fd
 
     def descriptors(self) -> list[int]:
-        return [*self.regions.values(), self.policy, *self.prefixes, self.lock]
+        sockets = [fd for each in self.handed.values() for fd in each.fds]
+        more = [self.predecessor] if self.predecessor >= 0 else []
+        inherited = [int(fd) for fd in self.inherited]
+        return [*self.regions.values(), self.policy, *self.prefixes, self.lock, *inherited, *sockets, *more]
 
     @classmethod
     def from_fd(cls, fd: int) -> Plan:
@@ -85,6 +94,7 @@ class Plan:
         if raw.pop("version", None) != PLAN_VERSION:
             raise ValueError("the plan was written by another version")
         raw["listeners"] = [ListenerPlan(**each) for each in raw["listeners"]]
+        raw["handed"] = {key: HandedSocket(**each) for key, each in raw["handed"].items()}
         plan = cls(**raw)
         for each in plan.descriptors():
             os.set_inheritable(each, False)
@@ -109,6 +119,7 @@ class Start:
     settings: dict[str, Any]
     children: list[dict[str, Any]]
     fds: dict[str, int]  # "beat", "policy", "prefix.0"…, "region.KIND", "listener.0"…
+    held: bool = False  # a predecessor still serves: no listeners and no admin side until "go"
 
     def to_message(self) -> tuple[dict[str, Any], list[int]]:
         body = asdict(self)

@@ -12,6 +12,8 @@ import os
 import resource
 import stat
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,8 +23,11 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.errors import KernelError, OperatorError
+from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
+from scrubber.mandate.slots import Slots
 from scrubber.server import images, memfd, outputs
+from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
@@ -32,27 +37,39 @@ COUNT_CELLS_MIN = 1024
 FILES_OWN = 100  # listeners, epoll, memory, logs
 
 
-def prepare(loaded: Loaded) -> Plan:
-    """Everything made, and the plan of it. OperatorError, KernelError."""
+@dataclass(frozen=True)
+class Former:
+    """The keeper before us, and the indexes that its memory speaks of."""
+
+    handover: Handover
+    area_ids: dict[str, int]
+    slots: Slots
+
+
+def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int, str] | None = None) -> Plan:
+    """Everything made, and the plan of it. `former`: the keeper that we are to succeed; `inherited`: sockets of the
+    service manager. OperatorError, KernelError."""
     gateway = loaded.gateway
     make_directory(gateway.state_dir)
     make_directory(str(Path(gateway.admin.socket).parent))
-    lock = take_lock(gateway.admin.socket)
+    lock = former.handover.lock if former else take_lock(gateway.admin.socket)
     token.make(gateway.admin.token_file)
     token.read(gateway.admin.token_file)
     outputs.check_files(gateway.log)
     answers, failed = answer_all(gateway, {})
     for problem in unresolved(gateway, failed):
         print(problem, file=sys.stderr)
-    policy, compiled = compile_files(gateway, loaded.mandates, {}, FIRST_GENERATION, answers=answers)
+    ids, slots = (former.area_ids, former.slots) if former else ({}, None)
+    generation = former.handover.generation + 1 if former else FIRST_GENERATION
+    policy, compiled = compile_files(gateway, loaded.mandates, ids, generation, slots, answers=answers)
     try:
-        regions, gauges = make_memory(gateway)
+        regions, gauges = make_memory(gateway, former.handover.regions if former else {})
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)
     except OSError as error:
         hint = "choose smaller tables in [memory], or raise the limits on memory and open files"
         raise KernelError(f"no memory for the tables: {error.strerror or error}", hint=hint) from None
     return Plan(
-        roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor")},
+        roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor", "upgrade")},
         workers=gateway.workers,
         listeners=listener_plans(policy),
         regions=regions,
@@ -69,6 +86,11 @@ def prepare(loaded: Loaded) -> Plan:
             "engine": {"connections_max": max(1, gateway.limits.connections_max // gateway.workers)},
             "connections_max": gateway.limits.connections_max,
         },
+        gateway_file=gateway.file,
+        inherited={str(fd): name for fd, name in (inherited or {}).items()},
+        handed=former.handover.listeners if former else {},
+        predecessor=former.handover.channel if former else -1,
+        waiter_pid=former.handover.waiter_pid if former else 0,
     )
 
 
@@ -142,9 +164,12 @@ def take_lock(socket_path: str) -> int:
     return fd
 
 
-def make_memory(gateway: Gateway) -> tuple[dict[str, int], tuple[int, int]]:
+def make_memory(gateway: Gateway, former: Mapping[str, int]) -> tuple[dict[str, int], tuple[int, int]]:
     """The shared regions (kind -> memfd), and where the gauges' slots lie: offset of the first, bytes of each.
-    OSError."""
+
+    Those of the former gateway go on where their layout and size are ours; what has slots of workers is always new, for
+    its workers are still at work. OSError.
+    """
     workers, memory = gateway.workers, gateway.memory
     shapes = {
         "control": (0, 0),
@@ -159,10 +184,21 @@ def make_memory(gateway: Gateway) -> tuple[dict[str, int], tuple[int, int]]:
         "origins": (0, 0),
     }
     regions: dict[str, int] = {}
+    same_layout = all(layout_of(fd) == LAYOUT_VERSION for fd in former.values())
     for kind, (capacity, slots) in shapes.items():
+        bytes_wanted = _native.region_bytes(kind, capacity, slots)
+        if same_layout and not slots and kind in former and os.fstat(former[kind]).st_size == bytes_wanted:
+            regions[kind] = former[kind]
+            continue
         regions[kind] = memfd.plain(f"scrubber-{kind}")
         _native.region_init(regions[kind], kind, capacity, slots)
     return regions, _native.Memory(regions, -1).gauges_layout()
+
+
+def layout_of(region: int) -> int:
+    """The layout version in a region's header: magic, then this."""
+    head = os.pread(region, 12, 0)
+    return int.from_bytes(head[8:12], "little")
 
 
 def raise_file_limit() -> None:

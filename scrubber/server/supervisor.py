@@ -34,7 +34,7 @@ from scrubber.control.policy import (
     from_image,
     read_again,
 )
-from scrubber.errors import FilesRefused, InternalError, OperatorError, ScrubberError
+from scrubber.errors import FilesRefused, InternalError, OperatorError, Problem, ScrubberError
 from scrubber.mandate.compile import CompiledPolicy
 from scrubber.server import child, images, log, memfd, outputs
 from scrubber.server.by_hand import ByHand
@@ -48,6 +48,7 @@ from scrubber.server.plan import ListenerPlan, Start
 from scrubber.server.requests import Requests
 from scrubber.server.resolve import Names, answer_all
 from scrubber.server.start import listener_plans
+from scrubber.server.upgrade import export
 from scrubber.units import NS_PER_S
 
 P = ParamSpec("P")
@@ -61,6 +62,7 @@ SAMPLE_S = 1.0
 TAKEN_S = 2.0  # for all workers to put a policy in force
 TAKEN_LOOK_S = 0.02
 LISTEN_S = 5.0  # for the keeper to bind
+UPGRADE_S = 60.0  # longer than the keeper waits for its successor
 EXPIRY_LOOK_S = 1.0
 NAMES_LOOK_S = 0.5
 CLOCK_SET_NS = 2_000_000_000
@@ -89,6 +91,8 @@ class Supervisor:
         self.overview.children = start.children
         self.connections_max = int(start.settings["connections_max"])
         self.requests = Requests(channel)
+        self.held = start.held
+        self.go: asyncio.Future[None] = self.loop.create_future()
         self.changing = asyncio.Lock()
         self.looked_at = datetime.datetime.now(datetime.UTC)
         self.offset_ns = time.time_ns() - time.monotonic_ns()
@@ -102,9 +106,16 @@ class Supervisor:
         self._watch(self.loop.create_task(self.journal.run()))  # first: rings fill while nobody reads them
         close_admin = None
         try:
-            close_admin = await self._serve_admin()
+            serve = await self._import_admin()
             self.loop.add_reader(self.channel.fileno(), self.on_message)
-            self.every(BEAT_S, self._beat)
+            if self.held:  # the admin socket is our predecessor's until we are told
+                self.every(BEAT_S, self._beat)
+                await asyncio.wait([self.go, self.ended], return_when=asyncio.FIRST_COMPLETED)
+            if not self.ended.done():
+                admin = self.policy.gateway.admin
+                close_admin = await serve(self, token.read(admin.token_file), admin.socket)
+            if not self.held:
+                self.every(BEAT_S, self._beat)
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
             self._watch(self.loop.create_task(self._settle_first()))
@@ -121,17 +132,15 @@ class Supervisor:
             if close_admin is not None:
                 await close_admin()
 
-    async def _serve_admin(self) -> Close:
-        """The admin API on its socket. Imported in a thread: aiohttp takes longer than all the rest of a start."""
+    async def _import_admin(self) -> Serve:
+        """The admin API. Imported in a thread: aiohttp takes longer than all the rest of a start."""
 
         def imported() -> Serve:
             from scrubber.admin.app import serve  # noqa: PLC0415
 
             return serve
 
-        serve = await self._in_thread(imported)
-        admin = self.policy.gateway.admin
-        return await serve(self, token.read(admin.token_file), admin.socket)
+        return await self._in_thread(imported)
 
     def every(self, period_s: float, work: Callable[[], Awaitable[None] | None]) -> None:
         """Call `work` again and again. Errors of ours are logged and it goes on; a defect ends this supervisor."""
@@ -189,6 +198,11 @@ class Supervisor:
             self._watch(self.loop.create_task(self._reload_by_signal()))
         elif received.type == "drain":
             self.end()
+        elif received.type == "export":
+            self._watch(self.loop.create_task(self._export()))
+        elif received.type == "go":
+            if not self.go.done():
+                self.go.set_result(None)
         else:
             self.requests.answered(received.message)
 
@@ -223,8 +237,43 @@ class Supervisor:
         self.logger.info("log files opened anew")
         return {"reopened": [each["to"] for each in self.journal.outputs.describe()]}
 
+    def _say_keeper(self, kind: str) -> None:
+        with contextlib.suppress(ChannelError):
+            self.channel.send({"type": kind})
+
+    async def upgrade(self) -> dict[str, Any]:
+        """Served.upgrade: the installed program takes over; where it cannot, nothing has changed."""
+        answer = await self.requests.ask({"type": "upgrade"}, "upgraded", UPGRADE_S)
+        if answer["ok"]:
+            self.journal.record(acts.made("upgrade", f"the keeper with pid {answer['pid']} has taken over"))
+            return {"pid": answer["pid"]}
+        self.journal.record(acts.made("upgrade_refused", answer["message"]))
+        if answer["problems"]:
+            raise FilesRefused([msgspec.convert(each, Problem) for each in answer["problems"]])
+        raise OperatorError(answer["message"], hint=answer["hint"])
+
+    async def _export(self) -> None:
+        """The blocks, for a successor whose memory has another form."""
+
+        def written() -> int:
+            return memfd.sealed("scrubber-export", export(self.memory.blocks(), self.policy.area_ids))
+
+        fd = await self._in_thread(written)
+        try:
+            with contextlib.suppress(ChannelError):
+                self.channel.send({"type": "exported"}, [fd])
+        finally:
+            images.close([fd])
+
     async def reload(self) -> dict[str, Any]:
         """Served.reload: read the files again; on any problem keep what is in force."""
+        self._say_keeper("reloading")
+        try:
+            return await self._reload()
+        finally:
+            self._say_keeper("reloaded")
+
+    async def _reload(self) -> dict[str, Any]:
         async with self.changing:
             try:
                 policy, compiled, problems = await self._in_thread(

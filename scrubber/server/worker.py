@@ -62,6 +62,8 @@ class Worker:
     def obey(self, received: Received) -> None:
         if received.type == "publish":
             self.swap(int(received.message["generation"]), received)
+        elif received.type == "listen":
+            self.listen(received, listener_fds(dict(zip(received.message["names"], received.fds, strict=True))))
         elif received.type == "retire":
             self.retire(received.message["listeners"], float(received.message["deadline_s"]))
         elif received.type == "drain":

@@ -1,0 +1,144 @@
+"""The successor's beginning: `python -m scrubber.server.upgrade FD`, started by the keeper that it is to succeed.
+
+Reads the files as `scrubber run` does, takes over what was handed to it, and becomes a keeper. Owns: what of the former
+gateway goes on. Memory of our own layout does, as it is; of another, the blocks do: the former supervisor writes them
+out, and they are put into the new table for what is left of their time. Invariant: whatever is refused here leaves the
+former gateway as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from scrubber import _native
+from scrubber.config.network import network
+from scrubber.control.policy import from_image
+from scrubber.errors import FilesRefused, OperatorError, PolicyRefused, ScrubberError
+from scrubber.mandate.check import rolled_back
+from scrubber.mandate.layout import LAYOUT_VERSION
+from scrubber.mandate.listeners import Listeners
+from scrubber.mandate.load import Loaded, load_all
+from scrubber.mandate.never_block import machine_addresses, networks, never_block, touching
+from scrubber.mandate.slots import Slots
+from scrubber.server import log, memfd, start
+from scrubber.server.channel import Channel, ChannelError
+from scrubber.server.handover import Handover
+from scrubber.server.plan import Plan
+
+EXPORT_WAIT_S = 10.0
+BLOCKS_MAX = 2**32 - 1  # as many as the table takes: each was allowed when it was made
+
+
+class ExportedBlock(msgspec.Struct, frozen=True):
+    """One block, by names that both programs understand. Times are CLOCK_MONOTONIC."""
+
+    kind: str
+    source: str
+    areas: list[str]
+    expires_ns: int
+    rule_id: str
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What survives a change of layout."""
+
+    area_ids: dict[str, int]
+    blocks: list[ExportedBlock]
+
+
+def succeed(handover: Handover, channel: Channel) -> Plan:
+    """The plan of the new keeper. ScrubberError."""
+    loaded = load_all(handover.gateway_file)
+    if loaded.gateway.admin.socket != handover.admin_socket:
+        hint = f"it is {handover.admin_socket}: stop the gateway and start it again to change state_dir or admin.socket"
+        raise OperatorError("an upgrade keeps the admin socket", hint=hint)
+    exported: Exported | None = None
+    if start.layout_of(handover.regions["control"]) == LAYOUT_VERSION:
+        former = _former(handover, loaded)
+    else:
+        exported = ask_exported(channel)
+        former = start.Former(handover, exported.area_ids, Slots())
+    plan = start.prepare(loaded, former)
+    if plan.regions["blocks"] != handover.regions["blocks"]:
+        import_blocks(plan, loaded, exported or ask_exported(channel))
+    return plan
+
+
+def _former(handover: Handover, loaded: Loaded) -> start.Former:
+    try:
+        found = from_image(memfd.read_all(handover.policy))
+    except PolicyRefused as error:
+        hint = "stop the gateway and start it again"
+        raise OperatorError(f"the policy in force is not understood ({error.message})", hint=hint) from None
+    if reasons := rolled_back(found.mandates, loaded.mandates):
+        raise FilesRefused([*reasons, *loaded.problems])
+    # Listeners are numbered anew: what is gone belongs to the workers that end.
+    return start.Former(handover, found.area_ids, msgspec.structs.replace(found.slots, listeners=Listeners()))
+
+
+def ask_exported(channel: Channel) -> Exported:
+    """Nothing, where the former supervisor does not answer."""
+    try:
+        channel.send({"type": "export"})
+        received = channel.wait(EXPORT_WAIT_S)
+        if received.type == "exported" and received.fds:
+            return msgspec.json.decode(memfd.read_all(received.fds[0]), type=Exported)
+    except (ChannelError, msgspec.MsgspecError) as error:
+        log.setup("upgrade").error("the blocks cannot be taken over: %s", error)
+    return Exported({}, [])
+
+
+def import_blocks(plan: Plan, loaded: Loaded, exported: Exported) -> None:
+    """Put them into the new table; never-block is asked again."""
+    memory = _native.Memory(plan.regions, -1)
+    ids = from_image(memfd.read_all(plan.policy)).area_ids
+    never = networks(never_block(loaded.gateway, loaded.mandates, machine_addresses()))
+    for block in exported.blocks:
+        ttl_ns = block.expires_ns - time.monotonic_ns()
+        areas = [ids[name] for name in block.areas if name in ids]
+        spared = block.kind in ("client", "prefix") and touching(never, network(block.source)) is not None
+        if ttl_ns > 0 and areas and not spared:
+            memory.block_put(block.kind, block.source, areas, ttl_ns, ttl_ns, BLOCKS_MAX, int(block.rule_id, 16))
+
+
+def export(blocks: list[dict[str, Any]], area_ids: dict[str, int]) -> bytes:
+    """The other side of it, for the supervisor that goes: `blocks` as Memory.blocks() says them."""
+    names = {index: name for name, index in area_ids.items()}
+    found = [
+        ExportedBlock(
+            kind=each["kind"],
+            source=each["source"],
+            areas=[names[area] for area in each["areas"] if area in names],
+            expires_ns=each["expires_ns"],
+            rule_id=each["rule_id"],
+        )
+        for each in blocks
+    ]
+    return msgspec.json.encode(Exported(area_ids, found))
+
+
+def main(argv: list[str]) -> int:
+    """FD being the handover's."""
+    log.setup("upgrade")
+    try:
+        handover = Handover.from_fd(int(argv[-1]))
+        channel = Channel.from_fd(handover.channel)
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        sys.stderr.write(f"scrubber: this is started by a keeper only ({error})\nTry: scrubber upgrade\n")
+        return 2
+    try:
+        plan = succeed(handover, channel)
+    except ScrubberError as error:
+        problems = [msgspec.to_builtins(each) for each in error.problems] if isinstance(error, FilesRefused) else []
+        refusal = {"type": "refused", "message": error.message, "hint": error.hint, "problems": problems[:50]}
+        channel.send(refusal)
+        return 1
+    start.become_keeper(plan)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
