@@ -208,11 +208,14 @@ class Succession:
         pending: list[int] = []  # came when the one that they are for had ended, and its own successor was not known
 
         def forward(number: int, _: object) -> None:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                if os.waitid(os.P_PID, current, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                    os.kill(current, number)
-                else:
-                    pending.append(number)
+            try:
+                ended = os.waitid(os.P_PID, current, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            except ChildProcessError:  # reaped this very moment
+                ended = True
+            if ended:
+                pending.append(number)
+            else:
+                os.kill(current, number)
 
         for each in FORWARDED:
             signal.signal(each, forward)
