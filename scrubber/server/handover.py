@@ -36,12 +36,13 @@ class Handover:
     regions: dict[str, int]
     lock: int
     channel: int  # between the two
+    serving: int  # memfd with the pid of the keeper that serves, 8 bytes: signals are its
     waiter_pid: int  # the process that waits for whoever is keeper; 0: a service manager does
     listeners: dict[str, HandedSocket] = field(default_factory=dict)  # by key
 
     def descriptors(self) -> list[int]:
         sockets = [fd for each in self.listeners.values() for fd in each.fds]
-        return [self.policy, *self.regions.values(), self.lock, self.channel, *sockets]
+        return [self.policy, *self.regions.values(), self.lock, self.channel, self.serving, *sockets]
 
     def to_fd(self) -> int:
         """A sealed memfd with this; it is to be inherited, as all that it names."""

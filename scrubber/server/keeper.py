@@ -106,6 +106,7 @@ class Keeper:
         self.reload_wanted = False
         self.predecessor = Channel.from_fd(plan.predecessor) if plan.predecessor >= 0 else None
         self.held = self.predecessor is not None  # it still serves
+        self.serving = plan.serving if plan.serving >= 0 else memfd.plain("scrubber-serving", 8)
         self.bound = False  # whether we end with the process that waits for us
         self.upgrade_number = 0  # of the question that asked for the upgrade under way
         self.succession = Succession(
@@ -147,9 +148,9 @@ class Keeper:
                 signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         self._close()
         if self.succession.done and not self.plan.waiter_pid and not self.notifier.managed:
-            return self.succession.wait()
+            return self.succession.wait(self.serving)
         if self.succession.done:
-            self.succession.leave(self.exit_code)
+            self.succession.leave(self.serving, self.exit_code)
         return self.exit_code
 
     def _check(self) -> None:
@@ -400,7 +401,7 @@ class Keeper:
     def _signalled(self, sock: socket.socket) -> None:
         for number in sock.recv(64):
             if self.succession.done:
-                self.succession.forward(number)
+                self.succession.forward(self.serving, number)
             elif number == signal.SIGHUP:
                 self._reload()
             elif number == signal.SIGUSR2:
@@ -473,6 +474,7 @@ class Keeper:
             regions=self.plan.regions,
             lock=self.plan.lock,
             channel=channel,
+            serving=self.serving,
             waiter_pid=waiter,
             listeners={each.plan.key: each.handed() for each in held},
         )
@@ -511,6 +513,7 @@ class Keeper:
 
     def _go(self) -> None:
         """From now on we serve."""
+        os.pwrite(self.serving, os.getpid().to_bytes(8, "little"), 0)
         self.held = False
         for worker in self.workers:
             fds = self.ports.fds(worker.slot)

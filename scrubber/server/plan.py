@@ -70,6 +70,7 @@ class Plan:
     inherited: dict[str, str] = field(default_factory=dict)  # descriptor -> name: sockets that a service manager bound
     handed: dict[str, HandedSocket] = field(default_factory=dict)  # by key: sockets of the keeper before us
     predecessor: int = -1  # channel to it
+    serving: int = -1  # memfd with the pid of the keeper that serves, shared by all that succeed one another
     waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
 
     def to_fd(self) -> int:
@@ -81,7 +82,7 @@ class Plan:
 
     def descriptors(self) -> list[int]:
         sockets = [fd for each in self.handed.values() for fd in each.fds]
-        more = [self.predecessor] if self.predecessor >= 0 else []
+        more = [fd for fd in (self.predecessor, self.serving) if fd >= 0]
         inherited = [int(fd) for fd in self.inherited]
         return [*self.regions.values(), self.policy, *self.prefixes, self.lock, *inherited, *sockets, *more]
 

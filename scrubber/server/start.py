@@ -61,7 +61,7 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         print(problem, file=sys.stderr)
     ids, slots = (former.area_ids, former.slots) if former else ({}, None)
     generation = former.handover.generation + 1 if former else FIRST_GENERATION
-    policy, compiled = compile_files(gateway, loaded.mandates, ids, generation, slots, answers=answers)
+    policy, compiled = compile_files(gateway, loaded.mandates, ids, generation, slots=slots, answers=answers)
     try:
         regions, gauges = make_memory(gateway, former.handover.regions if former else {})
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)
@@ -90,6 +90,7 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         inherited={str(fd): name for fd, name in (inherited or {}).items()},
         handed=former.handover.listeners if former else {},
         predecessor=former.handover.channel if former else -1,
+        serving=former.handover.serving if former else -1,
         waiter_pid=former.handover.waiter_pid if former else 0,
     )
 

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
@@ -119,10 +118,12 @@ class Succession:
             self._process.wait()
             self._ended()
 
-    def forward(self, number: int) -> None:
-        """A signal that is meant for whoever is keeper."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, number)
+    def forward(self, serving: int, number: int) -> None:
+        """A signal that is meant for whoever is keeper now: `serving` says which process that is."""
+        pid = int.from_bytes(os.pread(serving, 8, 0), "little")
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def exported(self, fds: list[int]) -> None:
         """The blocks that the successor asked for; none: they cannot be had."""
@@ -199,55 +200,29 @@ class Succession:
 
     # ── afterwards ──
 
-    def wait(self) -> int:
+    def wait(self, serving: int) -> int:
         """In the place of a keeper: until the last of its successors has ended; its exit code. Signals are theirs."""
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # the successor's own successor becomes our child
         name_process("waits")
-        current, code = self.pid, 0
-        pending: list[int] = []  # came when the one that they are for had ended, and its own successor was not known
-
-        def forward(number: int, _: object) -> None:
-            try:
-                ended = os.waitid(os.P_PID, current, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-            except ChildProcessError:  # reaped this very moment
-                ended = True
-            if ended:
-                pending.append(number)
-            else:
-                os.kill(current, number)
-
         for each in FORWARDED:
-            signal.signal(each, forward)
+            signal.signal(each, lambda number, _: self.forward(serving, number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-        if self._process is not None and self._process.returncode is not None:
-            return _exit_code(self._process.returncode)
+        code = _exit_code(self._process.returncode or 0) if self._process is not None else 0
         while True:
             try:
-                pid, status = os.wait()
+                _, status = os.wait()
             except ChildProcessError:
                 return code
-            if pid == current:
-                code = _exit_code(os.waitstatus_to_exitcode(status))
-                current = next(iter(_children()), current)
-                while pending:
-                    forward(pending.pop(0), None)
+            code = _exit_code(os.waitstatus_to_exitcode(status))
 
-    def leave(self, code: int) -> NoReturn:
+    def leave(self, serving: int, code: int) -> NoReturn:
         """End this process; signals are blocked, and what came since is the successor's."""
         sys.stdout.flush()
         for number in signal.sigpending() & set(FORWARDED):
-            self.forward(number)
+            self.forward(serving, number)
         os._exit(code)
 
 
 def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
-
-
-def _children() -> list[int]:
-    pid = os.getpid()
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
