@@ -24,6 +24,7 @@ from scrubber.units import NS_PER_S
 
 HEAD_BYTES_MAX = 16384
 AGENT = "scrubber-health"
+HELLO = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"}
 
 
 class Unhealthy(Exception):
@@ -36,11 +37,11 @@ class HealthChecks:
     def __init__(self, memory: _native.Memory, journal: Journal) -> None:
         self._memory = memory
         self._journal = journal
-        self._tasks: dict[tuple[int, Health, str], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[int, Health, str, bytes], asyncio.Task[None]] = {}
 
     def set(self, places: Iterable[Place]) -> None:
         """Check these and no others; one that stays as it is goes on undisturbed."""
-        wanted = {(place.key, place.settings.health, _host(place)): place for place in places}
+        wanted = {(place.key, place.settings.health, _host(place), _hello(place)): place for place in places}
         for known in [each for each in self._tasks if each not in wanted or not each[1].asked]:
             self._tasks.pop(known).cancel()
         for known, place in wanted.items():
@@ -65,7 +66,7 @@ class HealthChecks:
         while True:
             began = time.monotonic()
             try:
-                said = await check(place.origin.address, health, _host(place))
+                said = await check(place.origin.address, health, _host(place), _hello(place))
                 good, bad = good + 1, 0
             except Unhealthy as error:
                 said = str(error)
@@ -104,11 +105,16 @@ def _host(place: Place) -> str:
     return place.settings.health.host or place.origin.host or place.origin.via or _address_host(place.origin.address)
 
 
+def _hello(place: Place) -> bytes:
+    """What a connection begins with: a PROXY header that names nobody, where the origin expects one."""
+    return HELLO[place.origin.proxy_protocol]
+
+
 def _address_host(endpoint: Endpoint) -> str:
     return "localhost" if endpoint.family == "unix" else str(endpoint)
 
 
-async def check(endpoint: Endpoint, health: Health, host: str) -> str:
+async def check(endpoint: Endpoint, health: Health, host: str, hello: bytes = b"") -> str:
     """One check; what was found. Unhealthy: why not."""
     try:
         async with asyncio.timeout(health.timeout_ns / NS_PER_S):
@@ -117,6 +123,7 @@ async def check(endpoint: Endpoint, health: Health, host: str) -> str:
             else:
                 reader, writer = await asyncio.open_connection(endpoint.address, endpoint.port, limit=HEAD_BYTES_MAX)
             try:
+                writer.write(hello)
                 return await _ask(reader, writer, health, host) if health.http else "it takes connections"
             finally:
                 writer.transport.abort()

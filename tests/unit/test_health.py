@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from scrubber import _native
 from scrubber.config.network import Endpoint
 from scrubber.config.origins import Health, Statuses
-from scrubber.server.health import Unhealthy, check
+from scrubber.server.health import HELLO, Unhealthy, check
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -87,3 +88,8 @@ def test_an_answer_that_does_not_come() -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(Unhealthy, match="No such file"):
         asyncio.run(check(Endpoint("unix", str(tmp_path / "none"), 0), Health(tcp=True), "x"))
+
+
+def test_an_origin_that_expects_the_proxy_protocol_is_told_that_nobody_is_behind_a_check() -> None:
+    """What the supervisor says is what the core would say of nobody."""
+    assert [HELLO["v1"], HELLO["v2"]] == [_native.probe_proxy_write(1), _native.probe_proxy_write(2)]
