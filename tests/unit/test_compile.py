@@ -124,13 +124,14 @@ def test_limits_are_shared_out_among_workers(full: Loaded) -> None:
     assert portal[25:27] == (10, 25)
     assert api[25:27] == (64, 256)
     origins = read.rows("origins", layout.ORIGIN)
-    assert [o[0] for o in origins] == [0, 1, 2, 3]
-    assert [o[3] for o in origins] == [0, 2, 0, 0]
+    assert [o[0] for o in origins] == [0, 1, 2, 3, 4]
+    assert [o[3] for o in origins] == [0, 2, 0, 0, 0]
     assert [read.text(o[5], o[6]) for o in origins] == [
         "127.0.0.1:8000",
         "inner.example.org",
         "localhost",
         "127.0.0.1:8003",
+        "127.0.0.1:8004",
     ]
 
 
