@@ -395,6 +395,7 @@ cdef struct Exchange:
     uint8_t client_chunked          # we frame the body to the client by chunks
     uint8_t keep_alive              # towards the client
     uint8_t retried
+    uint8_t moved                   # a new connection ended without an answer: sent once more, to another origin
     uint8_t tries
     uint8_t interim
     uint8_t wants_json

@@ -185,7 +185,7 @@ cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     if head_write(e, x, o) < 0:
         origin_failed(e, o)
         return
-    if o.fresh or x.request_body != BODY_NONE or not idempotent(x.method):
+    if o.fresh and x.pool.origins.len < 2 or x.request_body != BODY_NONE or not idempotent(x.method):
         head_drop(e, x)
     if not x.request_done:
         if x.client.h.deadline_ns == 0 or x.client.h.deadline_ns > e.now_ns + CHECK_NS:
@@ -339,19 +339,28 @@ cdef inline bint idempotent(uint8_t method) noexcept nogil:
 cdef void origin_failed(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c
-    cdef bint again
-    cdef bint stale = not o.fresh and not x.response_started and (o.inbox == NULL or o.inbox.end == 0)
+    cdef bint fresh = o.fresh
+    cdef bint again = x.head != NULL and not x.interim and (o.inbox == NULL or o.inbox.end == 0)
     if x.response_started:
         response_broken(e, x)
         return
     c = x.client
     origin_abandon(e, x)
-    again = stale and not x.retried and not x.interim and idempotent(x.method) and x.request_body == BODY_NONE and x.head != NULL
-    if again and not retry_take(&e.pools[x.pool.pool_id].retry, x.pool.retry_ppm, x.pool.retry_floor, e.now_ns):
+    # A connection that was kept may have been ended by its time; a new one by an origin that is being restarted (what waits in its
+    # backlog is reset): then another origin is asked, once, and the budget in origin_acquire.
+    again = again and idempotent(x.method) and x.request_body == BODY_NONE
+    if fresh:
+        again = again and not x.moved and origin_others(e, x.policy.policy, x.pool, x.spec)
+    else:
+        again = again and not x.retried
+    if again and not fresh and not retry_take(&e.pools[x.pool.pool_id].retry, x.pool.retry_ppm, x.pool.retry_floor, e.now_ns):
         e.totals.origin_retries_refused += 1
         again = False
     if again:
-        x.retried = 1
+        if fresh:
+            x.moved = 1
+        else:
+            x.retried = 1
         e.totals.origin_retries += 1
         origin_acquire(e, x)
     else:

@@ -216,6 +216,21 @@ def test_a_graceful_reload_of_the_origin_loses_no_request(kind: Kind, standing: 
     settled(front)
 
 
+def test_one_of_two_origins_restarted_loses_no_request(kind: Kind, start: Starter) -> None:
+    """Ended in good order and started anew on its port, while the other one takes what it cannot."""
+    first, second = start(kind), start(kind)
+    with before(first, second) as front:
+        with Traffic(front.port) as traffic:
+            traffic.further()
+            first.stop(kind.ending)
+            traffic.further()
+            again = start(kind, port=first.port)
+            traffic.further()
+        traffic.all_served()
+        assert again.port == first.port
+        settled(front)
+
+
 def test_killed_and_started_again(kind: Kind, start: Starter) -> None:
     """While the only origin is away clients get 502, never a hanging or a broken answer; afterwards all is well."""
     first = start(kind)
