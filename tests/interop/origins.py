@@ -24,8 +24,8 @@ APPS = Path(__file__).parent / "apps"
 
 
 def free_port() -> int:
-    """For programs that cannot say which port they took. Below those that the kernel gives to connections, so that it stays free
-    while its program is restarted."""
+    """For programs that cannot say which port they took: below those that the kernel gives to connections, so that it
+    stays free while its program is restarted."""
     below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(max(1024, below - 12_000), below)
