@@ -184,7 +184,23 @@ def check_together(gateway: Gateway, gateway_report: Report, mandates: Sequence[
             _check_signature(gateway, report)
         if areas_known and gateway.areas:
             _check_areas(gateway, mandate, report)
+        if not mandate.rules and not report.spoiled("rule"):
+            hint = "add a [[rule]]; without one, only blocks by hand have a clause"
+            report.warning("rule", f"mandate {mandate.id!r} has no rules: nobody is limited by it", "rules", hint)
+    if areas_known and mandates and not gateway_report.spoiled("mandates"):
+        _check_covered(gateway, gateway_report, mandates)
     _check_capacities(gateway, mandates)
+
+
+def _check_covered(gateway: Gateway, report: Report, mandates: Sequence[tuple[Mandate, Report]]) -> None:
+    if any(own.spoiled("mandate.areas") for _, own in mandates):
+        return
+    covered = {name for mandate, _ in mandates for name in mandate.head.areas}
+    for i, area in enumerate(gateway.areas):
+        if area.name not in covered:
+            hint = f"name it in a mandate: areas = [\"{area.name}\"]"
+            message = f"no mandate covers area {area.name!r}: nothing may be done to who attacks it"
+            report.warning(f"area[{i}].name", message, "a mandate that names it", hint)
 
 
 def _check_signature(gateway: Gateway, report: Report) -> None:

@@ -29,12 +29,12 @@ from scrubber.mandate.slots import Slots
 from scrubber.server import images, memfd, outputs
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan
+from scrubber.server.precheck import files_needed
 from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
 
 FIRST_GENERATION = 1
 COUNT_CELLS_MIN = 1024
-FILES_OWN = 100  # listeners, epoll, memory, logs
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,7 @@ def raise_file_limit() -> None:
 def files_notice(gateway: Gateway) -> str | None:
     """What to say where a worker may run out of open files before it runs out of connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    clients = gateway.limits.connections_max // gateway.workers
-    origins = sum(area.limits.origin_connections_max for area in gateway.areas) // gateway.workers
-    needed = clients + origins + FILES_OWN
+    needed = files_needed(gateway)
     if hard == resource.RLIM_INFINITY or hard >= needed:
         return None
     return f"open files are limited to {hard}, a worker may need {needed}: raise the limit, or lower connections_max"

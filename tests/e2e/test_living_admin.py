@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -283,9 +284,9 @@ def test_what_needs_a_restart_is_refused_and_named(gateway: GatewayFactory, orig
     running = gateway()
     more = "[memory]\nblocks = 4096\n[admin]\nsocket = 'b'\n"
     running.file.write_text(gateway_text(origin.port, workers=1, address="127.0.0.1:1", more=more))
-    refused = running.cli("reload", "--json")
-    assert refused.returncode == 1
-    problems = json.loads(refused.stdout)["error"]["problems"]
+    code, answer = running.admin("POST", "/v1/reload")  # the command would look for it at the file's new socket
+    assert code == 409
+    problems = answer["problems"]
     assert {problem["path"] for problem in problems} == {"workers", "memory", "admin.socket"}
     hints = {problem["path"]: problem["hint"] for problem in problems}
     assert "scrubber upgrade" in hints["workers"]
@@ -466,3 +467,14 @@ def test_a_policy_that_a_worker_refuses_is_taken_back(gateway: GatewayFactory) -
     until(lambda: "was given policy 3" in running.stderr)
     os.kill(running.worker_pid(), signal.SIGKILL)
     until(lambda: "started with policy 3" in running.stderr)
+
+
+def test_check_beside_the_running_gateway(gateway: GatewayFactory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    running = gateway(workers=1, address=f"127.0.0.1:{port}")
+    checked = running.cli("check", "--strict", "--probe", str(running.file))
+    assert checked.returncode == 0, checked.stdout
+    assert f"note: 127.0.0.1:{port} is in use by the running gateway\n" in checked.stdout
+    assert "no problems" in checked.stdout
+    assert running.get("/")[0] == 200
