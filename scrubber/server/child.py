@@ -26,7 +26,7 @@ START_WAIT_S = 10.0
 def begin(argv: list[str]) -> tuple[Channel, Start]:
     """The channel named by the last argument, and what came over it first. SystemExit: this was not started by a
     keeper."""
-    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(each, signal.SIG_IGN)
     try:
         channel = Channel.from_fd(int(argv[-1]))

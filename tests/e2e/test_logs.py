@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import SLOW, Gateway, Origin, until
+from tests.e2e.support import ROOT, SLOW, Gateway, Origin, until
 from tests.unit.test_log_format import COMBINED, SYSLOG
 from tests.unit.test_syslog import frames
 
@@ -295,10 +296,11 @@ def test_logrotate_under_traffic_loses_no_line(gateway: GatewayFactory, tmp_path
     running = gateway()
     path = running.state / "access.log"
     conf = tmp_path / "logrotate.conf"
-    conf.write_text(
-        f'"{path}" {{\n  size 1\n  rotate 20\n  missingok\n  postrotate\n    kill -USR1 {running.process.pid}\n'
-        "  endscript\n}\n"
-    )
+    ours = (ROOT / "configs" / "logrotate.conf").read_text().replace("/var/log/scrubber/*.log", str(path))
+    assert "scrubber reopen --gateway /etc/scrubber/gateway.toml" in ours
+    command = f"PYTHONPATH={ROOT} {sys.executable} -m scrubber reopen --gateway {running.file}"
+    ours = ours.replace("scrubber reopen --gateway /etc/scrubber/gateway.toml", command)
+    conf.write_text("\n".join(line for line in ours.splitlines() if "compress" not in line or line.startswith("#")))
     conf.chmod(0o600)
     sent = [0, 0]
     stop = threading.Event()

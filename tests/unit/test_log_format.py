@@ -102,6 +102,11 @@ def test_plain_text_has_no_way_out() -> None:
     assert plain('"\\\x00\x7f\u00e4\u20ac') == "\\x22\\x5C\\x00\\x7F\\xE4\\xE2\\x82\\xAC"
 
 
+def test_every_name_for_templates_is_in_the_manual() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert [name for name in (*config.FIELDS, *config.COMPOSED) if f"`{name}`" not in text] == []
+
+
 def test_every_composed_name_is_made_by_someone() -> None:
     assert set(COMPOSED) == set(config.COMPOSED)
 
