@@ -128,6 +128,8 @@ cdef void answer(Core* e, Exchange* x, uint16_t status) noexcept nogil:
     cdef Writer body
     cdef uint8_t page[512]
     cdef const PageSpec* own = page_of_error(x, status)
+    if status >= 502 and status <= 504 and x.cache.state != USE_NONE and cache_rescue(e, x, False):
+        return
     if own != NULL and page_error(e, x, own, status):
         return
     # What follows an unread body cannot be told from the next request.

@@ -74,6 +74,6 @@ cdef bint cache_not_modified(const uint8_t* data, const Header* headers, uint32_
 # Names in Vary, lower case, comma-separated, sorted as they came, repeats left out, into out[cap]; -1: "*", not a list of names, too long.
 cdef int32_t cache_vary_names(const uint8_t* data, const Header* headers, uint32_t count, uint8_t* out, uint32_t cap) noexcept nogil
 # Fields of a request that must not reach the origin when its answer may be given to others: its conditions, and fields that some origins
-# take for the request's own target, host or method (cache poisoning by what is not in the key).
+# take for the request's own target, host or method (cache poisoning by what is not in the key). Those that we write ourselves stay.
 # heeded: what the client says of caching goes on to the origin.
-cdef bint cache_strips(const uint8_t* data, const Header* h, bint heeded) noexcept nogil
+cdef bint cache_strips(const uint8_t* name, uint32_t length, bint heeded, bint conditions) noexcept nogil

@@ -18,14 +18,13 @@ cdef enum:
     FIELD_CONTENT_RANGE = 13
     FIELD_SET_COOKIE2 = 14
     FIELDS = 15
-    STRIPPED = 10
+    STRIPPED = 7
 
 cdef const char* FIELD_NAMES[15]
 cdef uint32_t FIELD_LENGTHS[15]
 cdef uint32_t FIELD_HASHES[15]
-cdef const char* STRIPPED_NAMES[10]
-cdef uint32_t STRIPPED_LENGTHS[10]
-cdef uint32_t STRIPPED_HASHES[10]
+cdef const char* STRIPPED_NAMES[7]
+cdef uint32_t STRIPPED_LENGTHS[7]
 
 cdef uint64_t S_NS = 1000000000
 
@@ -34,14 +33,13 @@ cdef void cache_tables():
     cdef int i
     FIELD_NAMES[:] = ["cache-control", "expires", "age", "etag", "last-modified", "vary", "set-cookie", "pragma", "if-none-match",
                       "if-modified-since", "if-match", "if-unmodified-since", "if-range", "content-range", "set-cookie2"]
-    STRIPPED_NAMES[:] = ["if-none-match", "if-modified-since", "if-range", "x-host", "x-http-host-override", "front-end-https",
-                         "x-url-scheme", "x-http-method-override", "x-http-method", "x-method-override"]
+    STRIPPED_NAMES[:] = ["x-host", "x-http-host-override", "front-end-https", "x-url-scheme", "x-http-method-override", "x-http-method",
+                         "x-method-override"]
     for i in range(FIELDS):
         FIELD_LENGTHS[i] = <uint32_t>strlen(FIELD_NAMES[i])
         FIELD_HASHES[i] = http1_name_hash(<const uint8_t*>FIELD_NAMES[i], FIELD_LENGTHS[i])
     for i in range(STRIPPED):
         STRIPPED_LENGTHS[i] = <uint32_t>strlen(STRIPPED_NAMES[i])
-        STRIPPED_HASHES[i] = http1_name_hash(<const uint8_t*>STRIPPED_NAMES[i], STRIPPED_LENGTHS[i])
 
 
 cache_tables()
@@ -51,22 +49,25 @@ cdef inline int32_t field_find(const uint8_t* data, const Header* headers, uint3
     return http1_find(data, headers, count, start, <const uint8_t*>FIELD_NAMES[field], FIELD_LENGTHS[field], FIELD_HASHES[field])
 
 
-cdef inline bint name_begins(const uint8_t* data, const Header* h, const char* start, uint32_t length) noexcept nogil:
-    return h.name_len >= length and fold_equal(data + h.name_off, <const uint8_t*>start, length)
-
-
-cdef bint cache_strips(const uint8_t* data, const Header* h, bint heeded) noexcept nogil:
+cdef bint cache_strips(const uint8_t* name, uint32_t length, bint heeded, bint conditions) noexcept nogil:
+    cdef uint8_t first = fold(name[0]) if length else 0
     cdef int i
-    if h.id != HEADER_OTHER:
+    if first == c"x":
+        if length >= 12 and fold_equal(name, <const uint8_t*>b"x-forwarded-", 12):
+            return not (folds_to(name, length, "x-forwarded-for") or folds_to(name, length, "x-forwarded-proto")
+                        or folds_to(name, length, "x-forwarded-host"))
+        if length >= 11 and fold_equal(name, <const uint8_t*>b"x-original-", 11) \
+                or length >= 10 and fold_equal(name, <const uint8_t*>b"x-rewrite-", 10):
+            return True
+    elif first == c"i":
+        return conditions and (folds_to(name, length, "if-none-match") or folds_to(name, length, "if-modified-since")
+                               or folds_to(name, length, "if-range"))
+    elif first == c"c" or first == c"p":
+        return not heeded and (folds_to(name, length, "cache-control") or folds_to(name, length, "pragma"))
+    elif first != c"f":
         return False
-    if fold(data[h.name_off]) == c"x" and (name_begins(data, h, b"x-forwarded-", 12) or name_begins(data, h, b"x-original-", 11)
-                                           or name_begins(data, h, b"x-rewrite-", 10)):
-        return True
-    if not heeded and (h.name_hash == FIELD_HASHES[FIELD_CACHE_CONTROL] or h.name_hash == FIELD_HASHES[FIELD_PRAGMA]):
-        return True
     for i in range(STRIPPED):
-        if h.name_hash == STRIPPED_HASHES[i] and h.name_len == STRIPPED_LENGTHS[i] \
-                and fold_equal(data + h.name_off, <const uint8_t*>STRIPPED_NAMES[i], h.name_len):
+        if length == STRIPPED_LENGTHS[i] and fold_equal(name, <const uint8_t*>STRIPPED_NAMES[i], length):
             return True
     return False
 

@@ -393,6 +393,8 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
                 status = forward_request(e, c, x, &f)
             if x.pool != NULL:
                 x.balance_key = balance_key(e, x.pool, &f)
+            if status == 0:
+                cache_consider(e, x, &f)
     c.inbox.start += head.head_bytes
     c.scan = 0
     inbox_release(e, c)
@@ -401,7 +403,8 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     if status:
         answer(e, x, status)
     elif x.judgement.verdict == VERDICT_PASS:
-        origin_acquire(e, x)
+        if x.cache.state == USE_NONE or not cache_open(e, x):
+            origin_acquire(e, x)
     else:
         verdict_apply(e, c, x)
 

@@ -20,6 +20,13 @@ cdef struct AreaTotals:
     uint64_t latency[64]        # LATENCY_BUCKETS, PASS requests, first byte to end of answer
     uint64_t latency_ns_sum
     uint64_t answered           # by a route, below 500: neither an origin's doing nor a refusal
+    uint64_t cache_hits         # answered with what was kept, fresh
+    uint64_t cache_stale        # the same, stale
+    uint64_t cache_collapsed    # the same, after waiting for another's fetch
+    uint64_t cache_misses       # fetched for everybody
+    uint64_t cache_passes       # could not be kept, or not for this one
+    uint64_t cache_stored
+    uint64_t cache_bytes        # of bodies, out of the cache
     uint64_t reserved[6]
 
 cdef struct Totals:

@@ -365,6 +365,59 @@ cdef struct WaitQueue:              # for a place at an origin; first in, first 
     Exchange* tail[2]
     uint32_t waiting
 
+cdef enum:
+    USE_NONE = 0                    # the cache has nothing to do with it
+    USE_UNSAFE = 1                  # its success invalidates what is kept of its URL
+    USE_PASS = 2                    # goes to the origin by itself; its answer may be kept all the same
+    USE_FETCH = 3                   # has the claim: fetches for everybody
+    USE_WAIT = 4                    # for another's fetch
+    USE_SERVE = 5                   # is given a kept answer
+    USE_DONE = 6
+
+    SAID_NOTHING = 0                # scrubber.cache of the access line
+    SAID_PASS = 1
+    SAID_MISS = 2
+    SAID_HIT = 3                    # from here on: kept answers
+    SAID_STALE = 4
+    SAID_COLLAPSED = 5              # waited for another's fetch
+
+    NONE_MATCH_BYTES_MAX = 160      # of If-None-Match; a longer one is answered in full
+
+# What the cache has to do with an exchange.
+cdef struct CacheUse:
+    Exchange* prev                  # on the list of those who wait, or of those who fetch
+    Exchange* next
+    uint8_t state                   # USE_*
+    uint8_t said                    # SAID_*
+    uint8_t listed
+    uint8_t filling                 # the answer is being put together in fill
+    uint8_t behind                  # the client could not keep up with the fetch: it is given the rest from what was kept
+    uint8_t validating              # our own If-None-Match or If-Modified-Since went out
+    uint8_t marks                   # Vary names are to be written
+    uint8_t none_match_len
+    uint32_t fill_head              # bytes of head in fill
+    uint32_t offset                 # of the body that is given next
+    uint32_t body_bytes
+    uint32_t age_s                  # of what is given
+    int64_t ttl_s
+    CacheAsk ask
+    CacheAnswer answer              # of what is being put together
+    CacheKey primary                # of the URL
+    CacheKey key                    # of the answer: with what it varies by
+    CacheKey claimed
+    CacheKey store                  # under which it will be kept
+    uint64_t version                # of the Vary names in key, store
+    uint64_t tag
+    uint64_t claim
+    uint64_t epoch                  # of the area when it was claimed
+    uint64_t since_ns
+    uint64_t asked_wall_ns
+    uint64_t pos                    # of what is given
+    uint64_t body_id
+    uint64_t given                  # of the body, to the client, while filling
+    Queue fill
+    uint8_t none_match[160]         # NONE_MATCH_BYTES_MAX
+
 # One request and its answer.
 cdef struct Exchange:
     Client* client                  # NULL never; an exchange ends with its client
@@ -446,6 +499,7 @@ cdef struct Exchange:
     Address client_address          # proven, whole
     Span protocol                   # of the upgrade, into the policy's text
     Tunnel tunnel
+    CacheUse cache
     uint32_t note_len
     uint8_t note[1536]              # NOTE_BYTES: what the access line says of the request
 
@@ -527,6 +581,14 @@ cdef struct Core:
     uint8_t* relay                  # RELAY_BYTES
     Pipe pipes[16]                  # PIPES_MAX
     uint32_t pipe_count
+    Exchange* cache_waiters         # who waits for another's fetch
+    Exchange* cache_fetchers
+    uint32_t cache_waiting
+    uint64_t cache_seen             # CacheHead.sequence when the waiting were last looked through
+    uint64_t cache_renewed_ns       # when the claims were last renewed
+    uint64_t cache_fill_bytes       # of all answers that are being put together
+    CacheWriter cache_writer
+    uint8_t cache_lead[17024]       # CACHE_LEAD_BYTES_MAX
     uint64_t clock_second           # of the cached texts below
     uint8_t date[32]                # IMF-fixdate (RFC 9110 5.6.7)
     uint8_t stamp[24]               # "2026-11-22T16:59:00."

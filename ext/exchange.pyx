@@ -205,6 +205,8 @@ cdef void request_pump(Core* e, Exchange* x) noexcept nogil:
 
 cdef int body_out(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
     """n decoded bytes towards the client: framed by chunks, or as they are."""
+    if x.cache.filling and not cache_fill(e, x, data, n):
+        return 0                # the client is behind: it is given this later, from what is kept
     x.bytes_out += n
     if x.client_chunked:
         return chunk_write(e, &x.client.out, data, n)
@@ -252,6 +254,8 @@ cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexce
 
 cdef void response_finish(Core* e, Exchange* x) noexcept nogil:
     """The origin has said all; its connection is free before the client has taken the answer."""
+    if x.cache.filling and cache_finish(e, x):
+        return
     if x.client_chunked:
         if not queue_append(e, &x.client.out, <const uint8_t*>b"0\r\n\r\n", 5):
             client_close(e, x.client, True)
@@ -284,6 +288,8 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     """The final head is parsed into e.response: framing towards the client, then what came of the body with it."""
     cdef ResponseHead* r = &e.response
     cdef Origin* o = x.origin
+    if x.cache.state != USE_NONE and cache_take(e, x, data, n - head_bytes):
+        return
     x.first_ns = e.now_ns
     x.status = r.status
     x.response_body = r.body
@@ -409,11 +415,14 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
     cdef Origin* o = x.origin
     cdef int64_t moved
     cdef int64_t budget = STEP_BYTES_MAX
+    cdef int flushed
     if o == NULL or o.state != ORIGIN_ACTIVE:
         return
     while c.exchange == x and x.origin == o and not x.response_done:
         if c.out.head != NULL:
-            if client_flush(e, c) != 1:
+            flushed = client_flush(e, c)
+            # A slow client does not hold up what is fetched for everybody.
+            if flushed < 0 or (flushed == 0 and not x.cache.filling):
                 window_narrow(x)
                 break
         if x.pipe_down != NULL and pipe_down_flush(e, x) != 1:
@@ -470,6 +479,10 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     if c.h.events & EVENT_BROKEN:
         client_close(e, c, False)
         return False
+    if x.cache.state == USE_WAIT:
+        cache_wake(e, x)
+        if c.exchange != x:
+            return False
     if x.evicted:
         x.evicted = 0
         answer(e, x, 503)
@@ -482,6 +495,10 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
             return False
     if x.origin != NULL:
         response_pump(e, x)
+        if c.exchange != x:
+            return False
+    if x.cache.state == USE_SERVE:
+        cache_pump(e, x)
         if c.exchange != x:
             return False
     if c.out.head != NULL:
@@ -514,7 +531,8 @@ cdef void count_exchange(Core* e, Exchange* x) noexcept nogil:
     # Of a tunnel: until it was open.
     cdef uint64_t latency_ns = (x.first_ns if x.tunnel.since_ns else e.now_ns) - x.start_ns
     cdef bint answered = x.own != 0 and not x.aborted and x.status < 500
-    cdef bint served = x.first_ns != 0 and not x.aborted and not x.upstream_closed
+    cdef bint kept = x.cache.said >= SAID_HIT
+    cdef bint served = (x.first_ns != 0 or kept) and not x.aborted and not x.upstream_closed
     t.requests += 1
     t.verdicts[j.decided % VERDICTS] += 1
     t.status_class[x.status / 100 if x.status < 600 else 0] += 1
@@ -523,8 +541,10 @@ cdef void count_exchange(Core* e, Exchange* x) noexcept nogil:
     t.shed += j.shed
     t.client_aborts += x.aborted
     t.answered += answered
+    cache_count(t, x)
     if x.first_ns:
         t.origin_ns += x.first_ns - x.sent_ns
+    if x.first_ns or kept:
         t.served += served
         t.latency[latency_bucket(latency_ns)] += 1
         t.latency_ns_sum += latency_ns
@@ -547,6 +567,7 @@ cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:
         origin_ns = (x.first_ns if x.first_ns else e.now_ns) - x.sent_ns
     if x.origin != NULL:
         origin_abandon(e, x)
+    cache_end(e, x)
     head_drop(e, x)
     pipes_drop(e, x)
     judge_done(e.shared, x.area, &x.judgement, x.client_key, x.fingerprint, x.account_key, x.bytes_in + x.bytes_out, origin_ns,

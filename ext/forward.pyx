@@ -218,6 +218,8 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
             put_uint(&w, r.content_length)
             put(&w, b"\r\n", 2)
         put_heads(&w, x, data, r)
+        if x.cache.said:
+            put_cache(&w, x)
         put_text(&w, b"X-Request-Id: ")
         put_request_id(&w, x)
         put(&w, b"\r\n", 2)

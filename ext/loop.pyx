@@ -155,6 +155,7 @@ cdef void tick(Core* e) noexcept nogil:
                 handle_watch(e, &e.listeners[i].h)
     if e.starved:
         starved_wake(e)
+    cache_tick(e)
     if e.draining or e.retiring:
         drain_step(e)
 
@@ -191,6 +192,8 @@ cdef bint core_pass(Core* e) noexcept nogil:
         ready_add(e, h)
     if ticked:
         tick(e)
+    if e.cache_waiters != NULL:
+        cache_look_through(e, False)
     # What becomes ready while this runs waits for the next pass.
     last = e.ready.ready_prev
     while e.ready.ready_next != &e.ready:

@@ -471,6 +471,29 @@ cdef class Memory:
         with nogil:
             self.sweep_at = memory_sweep(&self.shared, self.sweep_at, now)
 
+    def cache_purge(self, area_id: int, authority: bytes = b"", target: bytes = b"") -> int:
+        """Forget what is kept of one URL of an area (host as clients send it, path and query), or of the whole area (no target).
+        How many answers of the URL there were; 0 for an area, whose answers are not counted."""
+        cdef uint64_t tag = 0, now = time.monotonic_ns()
+        if not 0 <= area_id < AREAS_MAX:
+            raise IndexError(f"area {area_id} is none of {AREAS_MAX}")
+        if target:
+            tag = cache_tag(&self.shared.secret, area_id, <const uint8_t*><const char*>authority, <uint32_t>len(authority),
+                            <const uint8_t*><const char*>target, <uint32_t>len(target))
+        return cache_purge(&self.shared.cache, area_id, tag, now)
+
+    def cache_state(self) -> dict:
+        """bytes: of the store; used: of these, written at least once; entries: keys that are known."""
+        cdef Cache* c = &self.shared.cache
+        cdef uint64_t i, entries = 0, tail
+        if c.log_bytes == 0:
+            return {"bytes": 0, "used": 0, "entries": 0}
+        tail = load_u64(&c.head.tail)
+        for i in range((c.bucket_mask + 1) * CACHE_BUCKET):
+            entries += load_u64(&c.entries[i].key) != 0 and load_u64(&c.entries[i].pos) != 0
+        used = 0 if tail < c.log_bytes else min(tail - c.log_bytes, c.log_bytes)
+        return {"bytes": c.log_bytes, "used": used, "entries": entries}
+
     def area_state(self, area_id: int) -> dict:
         """What an area is going through: rush (bool), its times, clients seen healthy, how many of these are blocked."""
         cdef AreaState state

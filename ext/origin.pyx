@@ -185,7 +185,7 @@ cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     if head_write(e, x, o) < 0:
         origin_failed(e, o)
         return
-    if o.fresh and x.pool.origins.len < 2 or x.request_body != BODY_NONE or not idempotent(x.method):
+    if (o.fresh and x.pool.origins.len < 2 or x.request_body != BODY_NONE or not idempotent(x.method)) and not cache_needs_head(x):
         head_drop(e, x)
     if not x.request_done:
         if x.client.h.deadline_ns == 0 or x.client.h.deadline_ns > e.now_ns + CHECK_NS:

@@ -9,7 +9,7 @@ cdef CacheSpec probe_cache_spec(tuple words) except *:
     return spec
 
 
-def probe_http_date(text: bytes, int64_t now_s):
+def probe_cache_date(text: bytes, int64_t now_s):
     """Unix time, or None."""
     cdef int64_t out = 0
     cdef uint8_t* p = probe_copy(text)
@@ -101,15 +101,9 @@ def probe_cache_vary(data: bytes):
     return None if n < 0 else (<char*>names)[:n]
 
 
-def probe_cache_strips(name: bytes, bint heeded) -> bool:
+def probe_cache_strips(name: bytes, bint heeded, bint conditions=True) -> bool:
     """Whether a request field of that name is kept from the origin."""
-    cdef RequestHead head
-    cdef uint32_t scan = 0
-    cdef Http1Limits limits = probe_limits((8192, 16384, 128))
-    data = b"GET / HTTP/1.1\r\nHost: x\r\n" + name + b": 1\r\n\r\n"
-    if request_parse(<const uint8_t*><const char*>data, <uint32_t>len(data), &scan, &limits, &head) != HTTP1_OK:
-        raise ValueError("no request")
-    return bool(cache_strips(<const uint8_t*><const char*>data, &head.headers[1], heeded))
+    return bool(cache_strips(<const uint8_t*><const char*>name, <uint32_t>len(name), heeded, conditions))
 
 
 def probe_cache_words() -> dict:

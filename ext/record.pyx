@@ -229,6 +229,10 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
         put_text(&w, b",\"event.outcome\":\"aborted\"")
     elif x.upstream_closed:
         put_text(&w, b",\"event.outcome\":\"origin_failed\"")
+    if x.cache.said:
+        put_text(&w, b",\"scrubber.cache\":\"")
+        put_text(&w, cache_word(x.cache.said))
+        put_byte(&w, 34)
     if x.tunnel.since_ns:
         put_field(&w, b"scrubber.tunnel", 15, x.policy.policy.text + x.protocol.off, x.protocol.len, 64)
         put_field(&w, b"scrubber.tunnel_end", 19, <const uint8_t*>tunnel_end_text(x.tunnel.how),

@@ -129,7 +129,9 @@ cdef ssize_t pipe_in(Pipe* p, int fd, uint64_t ask) noexcept nogil:
 
 cdef bint splice_down_fits(Core* e, const Exchange* x) noexcept nogil:
     # A window at its full size: the client keeps up. Chunks are framed by us, and so are copied.
-    return (x.area.flags & AREA_SPLICE and x.window == RELAY_BYTES and e.pipe_count > 0 and x.client.out.head == NULL
+    # What is being kept is copied as well.
+    return (x.area.flags & AREA_SPLICE and not x.cache.filling and x.window == RELAY_BYTES and e.pipe_count > 0
+            and x.client.out.head == NULL
             and (x.response_body == BODY_LENGTH and x.response_left > SPLICE_LEFT_MIN + RELAY_BYTES
                  or x.response_body == BODY_CLOSE and not x.client_chunked))
 

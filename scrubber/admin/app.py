@@ -23,6 +23,7 @@ from aiohttp import web
 from scrubber.admin.metrics import CONTENT_TYPE
 from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.drain import DrainOrder
+from scrubber.control.purge import PurgeOrder
 from scrubber.errors import FilesRefused, ScrubberError
 
 BODY_BYTES_MAX = 64 * 1024
@@ -58,6 +59,9 @@ class Served(Protocol):
 
     async def reload(self) -> dict[str, Any]:
         """The new generation and the warnings. FilesRefused: nothing changed."""
+
+    async def purge(self, order: PurgeOrder) -> dict[str, Any]:
+        """What of the cache was forgotten."""
 
     async def reopen(self) -> dict[str, Any]:
         """Log files opened anew, for who moved them away."""
@@ -111,6 +115,7 @@ def make_app(served: Served, token: str) -> web.Application:
             web.post("/v1/drain", _drain),
             web.post("/v1/reload", _reload),
             web.post("/v1/upgrade", _upgrade),
+            web.post("/v1/purge", _purge),
             web.post("/v1/reopen", _reopen),
             web.get("/v1/acts", _acts),
             web.get("/metrics", _metrics),
@@ -164,6 +169,14 @@ async def _drain(request: web.Request) -> web.Response:
     except msgspec.MsgspecError as error:
         return problem(400, str(error), 'send {"target": "127.0.0.1:8000", "drained": true, "reason": "…"}')
     return _json(await request.app[SERVED].drain(order))
+
+
+async def _purge(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=PurgeOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), 'send {"url": "http://example.org/page"} or {"area": "site"}')
+    return _json(await request.app[SERVED].purge(order))
 
 
 async def _reload(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ Invariants: counters end in _total, times are seconds, sizes bytes; families do 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scrubber.control.status import LATENCY_BUCKETS, MEASURES, VERDICTS, latency_bound_s
@@ -37,6 +37,7 @@ class Snapshot:
     reloads: Mapping[str, int]  # "done", "refused"
     origins: Sequence[Mapping[str, Any]]  # as in the status
     now_ns: int
+    cache: Mapping[str, int] = field(default_factory=lambda: {"bytes": 0, "used": 0, "entries": 0})
 
 
 class Text:
@@ -116,9 +117,26 @@ def _areas(text: Text, areas: Mapping[str, Mapping[str, Any]]) -> None:
     text.counter("scrubber_received_bytes", "From clients.", each("bytes_in"), "bytes")
     text.counter("scrubber_sent_bytes", "To clients.", each("bytes_out"), "bytes")
     text.counter("scrubber_origin_seconds", "The origins' time.", each("origin_ns", 1e-9), "seconds")
+    _cache(text, areas)
     help_text = "From a request's first byte to the end of its answer, of requests let through."
     samples = [sample for name, totals in areas.items() for sample in _histogram(name, totals)]
     text.family("scrubber_latency_seconds", "histogram", help_text, samples, "seconds")
+
+
+CACHE_RESULTS = {"hit": "hits", "stale": "stale", "collapsed": "collapsed", "miss": "misses", "pass": "passes"}
+
+
+def _cache(text: Text, areas: Mapping[str, Mapping[str, Any]]) -> None:
+    results: list[tuple[Labels, float]] = [
+        ({"area": name, "result": result}, totals[f"cache_{field_name}"])
+        for name, totals in areas.items()
+        for result, field_name in CACHE_RESULTS.items()
+    ]
+    text.counter("scrubber_cache_requests", "Requests in areas with a cache, by what it did.", results)
+    stored: list[tuple[Labels, float]] = [({"area": name}, totals["cache_stored"]) for name, totals in areas.items()]
+    text.counter("scrubber_cache_stored", "Answers that were kept.", stored)
+    sent: list[tuple[Labels, float]] = [({"area": name}, totals["cache_bytes"]) for name, totals in areas.items()]
+    text.counter("scrubber_cache_sent_bytes", "Bodies given out of the cache.", sent, "bytes")
 
 
 def _histogram(area: str, totals: Mapping[str, Any]) -> Iterable[tuple[str, Labels, float]]:
@@ -202,6 +220,10 @@ def _origins(text: Text, snapshot: Snapshot) -> None:
 
 
 def _state(text: Text, snapshot: Snapshot) -> None:
+    if snapshot.cache["bytes"]:
+        text.gauge("scrubber_cache_bytes", "Of the cache.", [({}, snapshot.cache["bytes"])], "bytes")
+        text.gauge("scrubber_cache_used_bytes", "Of these, written.", [({}, snapshot.cache["used"])], "bytes")
+        text.gauge("scrubber_cache_entries", "Answers that are kept.", [({}, snapshot.cache["entries"])])
     text.gauge("scrubber_blocks", "Blocks in force.", [({}, snapshot.blocks)])
     rush: list[tuple[Labels, float]] = [({"area": name}, int(rush)) for name, rush in snapshot.rush.items()]
     text.gauge("scrubber_rush", "1: the area sheds newcomers.", rush)

@@ -158,6 +158,27 @@ def reopen(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("url", default="")
+@click.option("--area", default="", help="Of this area only; without URL all of it.")
+@to_gateway
+def purge(*, url: str, area: str, gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Forget what the cache keeps of URL, or of an area."""
+    if not url and not area:
+        raise click.UsageError("say what: a URL, or --area NAME")
+    answer = ask(gateway, socket, "POST", "/v1/purge", body={"url": url, "area": area})
+    if as_json:
+        output.say_json(answer)
+    else:
+        counted = f", {count_text_of(answer['found'])}" if url else ""
+        output.stdout().print(f"purged {answer['what']}{counted}", markup=False)
+
+
+def count_text_of(found: int) -> str:
+    """As in "1 answer", "no answers"."""
+    return f"{found or 'no'} answer{'' if found == 1 else 's'}"
+
+
+@click.command()
 @to_gateway
 def reload(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
     """Read gateway file and mandates again. Where anything is wrong, nothing changes."""

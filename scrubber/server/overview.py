@@ -24,6 +24,7 @@ from scrubber.server.plan import ListenerPlan
 
 ORIGIN_S = 1.0  # for a connection to an origin to come about, when nobody asked
 ACTS_SHOWN = 20
+CACHE_WORDS = ("hits", "stale", "collapsed", "misses", "passes", "stored", "bytes")
 
 
 class Overview:
@@ -133,6 +134,7 @@ class Overview:
                     "known_clients_blocked": state["known_blocked"],
                     "requests": totals[area_id]["requests"],
                     "served": totals[area_id]["served"],
+                    "cache": {word: totals[area_id][f"cache_{word}"] for word in CACHE_WORDS},
                 }
             )
         return found
@@ -184,6 +186,7 @@ class Overview:
             reloads=self.reloads,
             origins=origins.described(policy, self._in_flight()),
             now_ns=time.monotonic_ns(),
+            cache=self.memory.cache_state(),
         )
 
 

@@ -34,7 +34,8 @@ from scrubber.control.policy import (
     from_image,
     read_again,
 )
-from scrubber.errors import FilesRefused, InternalError, OperatorError, Problem, ScrubberError
+from scrubber.control.purge import PurgeOrder, forget, meant
+from scrubber.errors import FilesRefused, InternalError, OperatorError, Problem, ScrubberError, ValueRefused
 from scrubber.mandate.compile import CompiledPolicy
 from scrubber.server import child, images, log, memfd, outputs
 from scrubber.server.by_hand import ByHand
@@ -445,6 +446,23 @@ class Supervisor:
     async def drain(self, order: DrainOrder) -> dict[str, Any]:
         """Served.drain."""
         return self.origins.drain(order, self.policy)
+
+    async def purge(self, order: PurgeOrder) -> dict[str, Any]:
+        """Served.purge."""
+        names = {name: area_id for area_id, name in self.policy.area_names().items()}
+        try:
+            wanted = meant(order, names)
+        except ValueRefused as error:
+            raise OperatorError(error.message, hint=error.hint or error.expected) from None
+        found = await self._in_thread(forget, self.memory, wanted)
+        what = order.url or f"all of {order.area}"
+        self.journal.record(acts.made("purge", f"purge {what} by hand", **{"url.full": order.url}))
+        return {
+            "did": "purged",
+            "what": what,
+            "areas": [n for n in names if names[n] in wanted.area_ids],
+            "found": found,
+        }
 
     def blocks(self) -> list[dict[str, Any]]:
         """Served.blocks."""

@@ -31,9 +31,12 @@ GAUGES = (
     "origin_waiting",
 )
 
+CACHE_WORDS = ("hits", "stale", "collapsed", "misses", "passes", "stored", "bytes")
+
 
 def area(scale: int) -> dict[str, Any]:
     made: dict[str, Any] = {name: scale * (index + 1) for index, name in enumerate(SCALARS)}
+    made |= dict.fromkeys((f"cache_{word}" for word in CACHE_WORDS), scale)
     made |= {"verdicts": [scale] * 6, "measures": [scale] * 8, "status_class": [scale] * 6}
     return made | {"latency": [1] * LATENCY_BUCKETS, "latency_ns_sum": 1_500_000_000}
 

@@ -1,0 +1,183 @@
+"""The cache of a running gateway: several workers, real origins, reloads, dead workers, purge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.proxy import Proxy
+from tests.e2e.recorder import Exchange, respond
+from tests.e2e.support import SLOW, until
+from tests.e2e.wire import Wire, fetch
+
+MEMORY = '[memory]\ncache = "4MiB"\n'
+ON = '[area.cache]\nenabled = true\ncache_status = true\nttl_default = "60s"\nwait = "1m"\n'
+
+
+def slowly(pause_s: float, body: bytes, headers: str = "") -> Callable[[Exchange], None]:
+    def answer(exchange: Exchange) -> None:
+        time.sleep(pause_s)
+        respond(body, headers=headers)(exchange)
+
+    return answer
+
+
+def crowd(port: int, count: int, path: str) -> list[tuple[int, bytes]]:
+    """That many clients at once, each on a connection of its own and from an address of its own."""
+
+    def one(i: int) -> tuple[int, bytes]:
+        source = f"127.0.{20 + i // 250}.{i % 250 + 1}"
+        with Wire(port, source=source, timeout_s=60 * SLOW) as wire:
+            answer = wire.get(path)
+            return answer.status, answer.body
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_five_hundred_clients_reach_a_slow_origin_once(proxy: type[Proxy]) -> None:
+    with proxy(workers=3, gateway=MEMORY, extra=ON) as found:
+        found.origin.answers["/page"] = slowly(2.0, b"the page")
+        answers = crowd(found.port, 500, "/page")
+        assert answers == [(200, b"the page")] * 500
+        assert len(found.origin.of("/page")) == 1
+        until(lambda: found.metric("scrubber_cache_requests_total") == 500, 10, "all counted")
+        assert found.metric("scrubber_cache_requests_total", result="miss") == 1
+        collapsed = found.metric("scrubber_cache_requests_total", result="collapsed")
+        assert collapsed + found.metric("scrubber_cache_requests_total", result="hit") == 499
+        assert collapsed > 100
+        assert found.metric("scrubber_cache_stored_total") == 1
+        assert found.metric("scrubber_cache_sent_bytes_total") == 499 * 8
+        status = found.running.status()["areas"][0]["cache"]
+        assert (status["misses"], status["stored"]) == (1, 1)
+        lines = found.lines("/page", 500)
+        assert {line["scrubber.cache"] for line in lines} <= {"miss", "collapsed", "hit"}
+        found.whole()
+
+
+def test_what_is_kept_outlives_a_reload_and_a_worker(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        assert fetch(found.port, "/kept").status == 200
+        found.reload("""
+[[rule]]
+name = "other"
+per = "client"
+limit = "90000/s burst 90000"
+then = ["throttle"]
+""")
+        assert fetch(found.port, "/kept").one("age") is not None
+        for slot in range(2):
+            pid = found.running.worker_pid(slot)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda slot=slot, pid=pid: found.running.worker_pid(slot) not in (0, pid), 10)  # type: ignore[misc]
+        for _ in range(6):
+            until(lambda: fetch(found.port, "/kept").status == 200, 10)
+        assert len(found.origin.of("/kept")) == 1
+
+
+def test_a_worker_that_dies_fetching_is_replaced_by_one_who_waits(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        go = threading.Event()
+
+        def held(exchange: Exchange) -> None:
+            go.wait(60)
+            respond(b"at last")(exchange)
+
+        found.origin.answers["/held"] = held
+        fetching: dict[int, int] = {}
+        with ThreadPoolExecutor(8) as pool:
+
+            def one(i: int) -> int:
+                try:
+                    with Wire(found.port, source=f"127.0.9.{i + 1}", timeout_s=60) as wire:
+                        return wire.get("/held").status
+                except Exception:
+                    return 0  # of the worker that was killed
+
+            asked = [pool.submit(one, i) for i in range(8)]
+            until(lambda: len(found.origin.of("/held")) == 1, 10)
+            time.sleep(0.5)
+            for slot in range(2):
+                pid = found.running.worker_pid(slot)
+                fetching[slot] = found.origin.open
+                if found.metric("scrubber_origin_connections", worker=str(slot)):
+                    os.kill(pid, signal.SIGKILL)
+                    break
+            # Its claim lapses, one of the others asks, and so does nobody else.
+            until(lambda: len(found.origin.of("/held")) >= 2 or all(each.done() for each in asked), 20)
+            go.set()
+            statuses = [each.result() for each in asked]
+        assert set(statuses) <= {0, 200}
+        if 200 in statuses:
+            assert len(found.origin.of("/held")) == 2
+        until(lambda: fetch(found.port, "/held").status == 200, 10)
+
+
+def test_stale_while_the_origin_is_dead_then_fresh_again(proxy: type[Proxy]) -> None:
+    area = '[area.cache]\nenabled = true\nttl_default = "1s"\nstale_max = "5m"\n'
+    with proxy(workers=2, gateway=MEMORY, extra=area) as found:
+        found.origin.default = respond(b"before")
+        assert fetch(found.port, "/news").body == b"before"
+        time.sleep(1.2)
+        found.origin.stop_listening()
+        found.origin.close_connections()
+        answers = crowd(found.port, 60, "/news")
+        assert answers == [(200, b"before")] * 60
+        assert fetch(found.port, "/unknown").status == 502
+        stale = until(lambda: found.metric("scrubber_cache_requests_total", result="stale"), 10)
+        assert stale >= 1
+
+
+def test_memory_is_what_it_was_over_many_urls(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway='[memory]\ncache = "1MiB"\n', extra=ON) as found:
+        found.origin.default = respond(bytes(10_000))
+        with Wire(found.port, source="127.0.4.4") as wire:
+            for i in range(50):
+                assert wire.get(f"/{i}").status == 200
+            before = found.rss_bytes()
+            for i in range(600):
+                assert wire.get(f"/flood?{i}").status == 200
+        assert found.rss_bytes() < before + 8 * 1024 * 1024
+        assert found.metric("scrubber_cache_used_bytes") == found.metric("scrubber_cache_bytes") == 1 << 20
+        found.whole()
+
+
+def test_rules_come_before_the_cache(proxy: type[Proxy]) -> None:
+    rule = '[[rule]]\nname = "few"\nper = "client"\nlimit = "3/min burst 3"\nthen = ["throttle"]\n'
+    with proxy(rules=rule, gateway=MEMORY, extra=ON) as found, Wire(found.port, source="127.0.6.6") as wire:
+        assert [wire.get("/page").status for _ in range(5)] == [200, 200, 200, 429, 429]
+        assert len(found.origin.of("/page")) == 1
+
+
+def test_purge(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        fetch(found.port, "/a?x=1")
+        fetch(found.port, "/b")
+        done = found.running.cli("purge", "http://site.test/a?x=1")
+        assert done.returncode == 0, done.stderr
+        assert "1" in done.stdout
+        fetch(found.port, "/a?x=1")
+        fetch(found.port, "/b")
+        assert (len(found.origin.of("/a")), len(found.origin.of("/b"))) == (2, 1)
+        assert found.running.cli("purge", "--area", "site").returncode == 0
+        fetch(found.port, "/a?x=1")
+        fetch(found.port, "/b")
+        assert (len(found.origin.of("/a")), len(found.origin.of("/b"))) == (3, 2)
+        assert found.running.cli("purge", "--area", "nowhere").returncode != 0
+        assert found.running.cli("purge", "not a url").returncode != 0
+        acts = found.running.admin("GET", "/v1/acts")[1]["acts"]
+        assert any(act["event.action"] == "purge" for act in acts)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_without_memory_it_is_off(proxy: type[Proxy], enabled: bool) -> None:
+    with proxy(extra=ON if enabled else "") as found:
+        for _ in range(3):
+            assert fetch(found.port, "/page").one("age") is None
+        assert len(found.origin.of("/page")) == 3
