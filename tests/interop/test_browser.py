@@ -151,6 +151,7 @@ def journey(browser: sync_api.Browser, port: int, sheet: Path) -> Journey:
         page.wait_for_function("!document.body.innerText.includes('not yet')")
     look("the basket")
     page.go_back()
+    page.wait_for_function("!document.body.innerText.includes('not yet')")  # leaving at once would cut its fetches off
     page.reload()
     page.wait_for_function("!document.body.innerText.includes('not yet')")
     look("reloaded")
