@@ -66,9 +66,9 @@ wstest:
 	  --target build/wstest.new autobahntestsuite==0.8.2 >build/wstest.log 2>&1 && mv build/wstest.new build/wstest; } \
 	  || echo "Autobahn's suite could not be installed (build/wstest.log): its test is skipped"
 
-# Tests beside each other on two processes; all of tests/e2e on one of them, one after the other (tests/conftest.py).
+# Tests beside each other on two processes.
 test: test-tools build wstest lint bench-smoke
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
 
 # A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
 define flavour_run
@@ -77,7 +77,7 @@ define flavour_run
 	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) \
 	  SCRUBBER_CORPORA="$${SCRUBBER_CORPORA:-$(CURDIR)/../shared/corpora}" $(2) && \
-	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
 endef
 
 # libasan must be the first library of every process that loads the core, libstdc++ beside it for packages in C++ that throw;

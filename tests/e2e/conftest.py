@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.e2e.named_origins import Named
 from tests.e2e.proxy import proxy, site  # noqa: F401 - fixtures
 from tests.e2e.support import Gateway, Origin, gateway_text, mandate_text
 
@@ -34,6 +36,21 @@ def origins() -> Iterator[Callable[..., Origin]]:
 
     yield start
     for each in running:
+        each.stop()
+
+
+@pytest.fixture
+def named() -> Iterator[Callable[..., Named]]:
+    """Makes origins that say their name (name, …: see Named)."""
+    running: list[Named] = []
+
+    def start(name: str, **how: Any) -> Named:
+        running.append(Named(name, **how))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.gate.set()
         each.stop()
 
 

@@ -39,6 +39,17 @@ def until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "")
     return value
 
 
+def refused(port: int) -> bool:
+    """Whether nobody listens on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.recorder import Recorder
-from tests.e2e.support import SLOW, Gateway, Origin, UnixConnection, gateway_text, until
+from tests.e2e.support import SLOW, Gateway, Origin, UnixConnection, gateway_text, refused, until
 
 
 def listener(address: str, more: str = "") -> str:
@@ -53,16 +53,6 @@ def ask(port: int, path: str = "/", host: str = "127.0.0.1") -> int:
         return response.status
     finally:
         connection.close()
-
-
-def refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def reload(running: Gateway, text: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import ROOT, SLOW, Gateway, Origin, alive, gateway_text, until
+from tests.e2e.support import ROOT, SLOW, Gateway, Origin, alive, gateway_text, refused, until
 
 
 class Clients:
@@ -172,22 +172,12 @@ def test_sigterm_drains(gateway: GatewayFactory) -> None:
         slow = [pool.submit(running.get, f"/slow/{pause}") for pause in (0.5, 1.0, 1.5)]
         time.sleep(0.3)
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: _refused(running.port), what="the port refuses while requests end")
+        until(lambda: refused(running.port), what="the port refuses while requests end")
         assert running.process.poll() is None
         assert [each.result()[0] for each in slow] == [200] * 3
     assert running.process.wait(5 * SLOW) == 0
     paths = [line.get("url.path") for line in running.log_lines()]
     assert {"/slow/0.5", "/slow/1.0", "/slow/1.5"} <= set(paths)
-
-
-def _refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def test_a_drain_closes_idle_connections(gateway: GatewayFactory) -> None:
@@ -227,7 +217,7 @@ def test_a_port_that_is_taken_is_one_line_and_a_hint(gateway: GatewayFactory, or
     assert running.stdout == ""
 
 
-def test_a_second_gateway_on_the_same_port_or_socket_is_refused(gateway: GatewayFactory, origin: Origin) -> None:
+def test_a_second_gateway_on_the_same_port_or_socket_isrefused(gateway: GatewayFactory, origin: Origin) -> None:
     first = gateway()
     other = gateway(text=gateway_text(origin.port, address=f"127.0.0.1:{first.port}"), wait=False)
     assert other.process.wait(20 * SLOW) == 1

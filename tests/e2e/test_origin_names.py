@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -21,20 +20,6 @@ def dns() -> Iterator[DnsServer]:
     running = DnsServer()
     yield running
     running.close()
-
-
-@pytest.fixture
-def named() -> Iterator[Callable[..., Named]]:
-    running: list[Named] = []
-
-    def start(name: str, **how: Any) -> Named:
-        running.append(Named(name, **how))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.gate.set()
-        each.stop()
 
 
 def names_text(dns: DnsServer, *origins: str, area: str = "", workers: int = 1) -> str:

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,20 +20,6 @@ from tests.e2e.named_origins import Named
 from tests.e2e.support import SLOW, Gateway, Origin, gateway_text, mandate_text, until
 
 FAST_HEALTH = '[area.health]\nhttp = "/healthz"\ninterval = "100ms"\ntimeout = "100ms"\nrise = 2\nfall = 2\n'
-
-
-@pytest.fixture
-def named() -> Iterator[Callable[..., Named]]:
-    running: list[Named] = []
-
-    def start(name: str, **how: Any) -> Named:
-        running.append(Named(name, **how))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.gate.set()
-        each.stop()
 
 
 def text_of(origins: list[str | dict[str, object]], area: str = "", workers: int = 1, top: str = "") -> str:
