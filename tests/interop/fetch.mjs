@@ -1,5 +1,6 @@
 // Node's fetch. With an address: its body to stdout as it comes. Without: reads calls as JSON from stdin, says what came.
 import { readFileSync, writeSync } from "node:fs";
+import { Readable } from "node:stream";
 
 const from64 = (text) => Buffer.from(text, "base64");
 
@@ -13,7 +14,7 @@ async function one(call) {
     how.body = new FormData();
     for (const [name, [file, data]] of Object.entries(call.files)) how.body.append(name, new Blob([from64(data)]), file);
   } else if (call.body !== null && call.chunked) {
-    how.body = ReadableStream.from(pieces(from64(call.body)));
+    how.body = Readable.toWeb(Readable.from(pieces(from64(call.body)))); // Node 18 has no ReadableStream.from
     how.duplex = "half";
   } else if (call.body !== null) {
     how.body = new Blob([from64(call.body)]); // a buffer cannot be sent again after 307: it was given away
