@@ -14,7 +14,6 @@ cdef extern from *:
         snprintf(stamp, 24, "%04u-%02u-%02uT%02u:%02u:%02u.", year, month + 1, day, hour, minute, second);
     }
     """
-    void* memmem(const void* data, size_t n, const void* what, size_t what_len) noexcept nogil
     void scrubber_dates(uint64_t wall_s, char* date, char* stamp) noexcept nogil
 
 
@@ -23,19 +22,6 @@ cdef void clock_refresh(Core* e) noexcept nogil:
     if second != e.clock_second:
         e.clock_second = second
         scrubber_dates(second, <char*>e.date, <char*>e.stamp)
-
-
-cdef bint contains(const uint8_t* data, uint32_t n, const char* what, uint32_t what_len) noexcept nogil:
-    return memmem(data, n, what, what_len) != NULL
-
-
-cdef bint accepts_json(const uint8_t* data, const RequestHead* head) noexcept nogil:
-    cdef int16_t i = head.first[HEADER_ACCEPT]
-    if i < 0:
-        return False
-    cdef const uint8_t* value = data + head.headers[i].value_off
-    cdef uint32_t n = head.headers[i].value_len
-    return contains(value, n, b"json", 4) and not contains(value, n, b"text/html", 9)
 
 
 cdef const char* status_text(uint16_t status) noexcept nogil:

@@ -291,12 +291,22 @@ cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil:
     return x
 
 
+cdef bint unread_wants_json(Core* e, Client* c) noexcept nogil:
+    """Of a head that was refused, or is late: as far as its fields can be read."""
+    cdef Buffer* b = c.inbox
+    if b == NULL:
+        return False
+    request_fields(b.data + b.start, b.end - b.start, &area_fallback(e, c.listener).http1, &e.request)
+    return accepts_json(b.data + b.start, &e.request)
+
+
 cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil:
     """Bytes that are not a request: answered once, then closed. What follows them is not looked at."""
     cdef Exchange* x = exchange_open(e, c)
     x.reason = <uint8_t>reason
     x.request_done = 0
     x.judged_ns = e.now_ns
+    x.wants_json = unread_wants_json(e, c)
     e.totals.bad_requests += 1
     note_refused(e, c, x)
     answer(e, x, http1_status(reason))
@@ -305,9 +315,8 @@ cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil:
 
 cdef bint facts_https(const Facts* f) noexcept nogil:
     """How the client came: what a trusted proxy says of it, else the listener's own scheme."""
-    cdef int16_t i = f.head.first[HEADER_X_FORWARDED_PROTO]
-    if f.proof == PROOF_CHAIN and i >= 0:
-        return f.head.headers[i].value_len == 5 and fold_equal(f.data + f.head.headers[i].value_off, <const uint8_t*>b"https", 5)
+    if f.arrival.proto.len:
+        return folds_to(f.data + f.arrival.proto.off, f.arrival.proto.len, "https")
     return f.listener.scheme != 0
 
 
@@ -325,7 +334,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     f.proof = c.proof
     f.client_full = c.peer
     if f.listener.trusted:
-        f.proof = identity_chain(data, head, &p.prefixes[f.listener.trusted - 1], &c.peer, c.proof, &f.client_full)
+        f.proof = identity_chain(data, head, &p.prefixes[f.listener.trusted - 1], &c.peer, c.proof, &f.client_full, &f.arrival)
     facts_address(e, f)
     x.client_port = c.port if f.proof != PROOF_CHAIN else 0
     x.https = facts_https(f)
@@ -361,9 +370,10 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     cdef bint answered = False
     x.method = head.method
     x.minor = head.minor
-    x.request_body = head.body
-    x.request_done = head.body == BODY_NONE or (head.body == BODY_LENGTH and head.content_length == 0)
-    x.request_left = head.content_length if head.body == BODY_LENGTH else 0
+    # A length of 0 is no body: nothing is relayed, and a stale connection costs nothing.
+    x.request_body = <uint8_t>(BODY_NONE if head.body == BODY_LENGTH and head.content_length == 0 else head.body)
+    x.request_done = x.request_body == BODY_NONE
+    x.request_left = head.content_length
     x.keep_alive = head.keep_alive and not client_leaving(e, c)
     x.wants_json = accepts_json(data, head)
     chunked_init(&x.request_chunked)
@@ -512,6 +522,7 @@ cdef void client_late(Core* e, Client* c) noexcept nogil:
     """A head that did not come in time: 408 and a close."""
     cdef Exchange* x = exchange_open(e, c)
     x.judged_ns = e.now_ns
+    x.wants_json = unread_wants_json(e, c)
     note_refused(e, c, x)
     answer(e, x, 408)
     exchange_pump(e, c)

@@ -570,7 +570,8 @@ cdef void exchange_end(Core* e, Exchange* x) noexcept nogil:
     cache_end(e, x)
     head_drop(e, x)
     pipes_drop(e, x)
-    judge_done(e.shared, x.area, &x.judgement, x.client_key, x.fingerprint, x.account_key, x.bytes_in + x.bytes_out, origin_ns,
+    judge_done(e.shared, x.area, &x.judgement, x.client_key, x.fingerprint, x.account_key,
+               x.bytes_in + x.head_in + x.bytes_out + x.head_out, origin_ns,
                x.judgement.rule < 0 and x.reason == 0 and x.status != 421 and x.status != 408, e.now_ns)
     count_exchange(e, x)
     record_access(e, c, x)

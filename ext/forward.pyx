@@ -59,41 +59,54 @@ cdef void put_for(Writer* w, const Address* a) noexcept nogil:
         put_text(w, b"]\"")
 
 
+cdef void put_arrival(Writer* w, const Facts* f) noexcept nogil:
+    """proto and host of the client's own element, where the chain tells them (RFC 7239 5.3, 5.4)."""
+    cdef const Span* proto = &f.arrival.proto
+    cdef const Span* host = &f.arrival.host
+    if sound_scheme(f.data + proto.off, proto.len):
+        put_text(w, b";proto=")
+        put(w, f.data + proto.off, proto.len)
+    if sound_authority(f.data + host.off, host.len):
+        put_text(w, b";host=\"")
+        put(w, f.data + host.off, host.len)
+        put_byte(w, c'"')
+
+
 cdef void put_forwarded(Writer* w, Client* c, const Facts* f, uint32_t scheme) noexcept nogil:
     """X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239). Of a chain only the hops that were proven: what stands beyond the first
     stranger is its own claim."""
-    cdef const RequestHead* head = f.head
-    cdef bint chained = f.proof == PROOF_CHAIN
+    cdef const Span* authority = &f.head.authority
+    cdef const Span* host = &f.arrival.host if f.arrival.host.len else authority
     cdef Address hops[CHAIN_HOPS_MAX]
     cdef uint32_t n = 0, k
-    cdef int16_t i
-    if chained:
-        n = identity_hops(f.data, head, &f.policy.prefixes[f.listener.trusted - 1], &c.peer, hops)
+    if f.proof == PROOF_CHAIN:
+        n = identity_hops(f.data, f.head, &f.policy.prefixes[f.listener.trusted - 1], &c.peer, hops, NULL)
     put_text(w, b"X-Forwarded-For: ")
     for k in range(n):
         put_hop(w, &hops[n - 1 - k])
         put(w, b", ", 2)
     put_hop(w, &c.peer)
     put_text(w, b"\r\nX-Forwarded-Proto: ")
-    i = head.first[HEADER_X_FORWARDED_PROTO]
-    if chained and i >= 0:
-        put(w, f.data + head.headers[i].value_off, head.headers[i].value_len)
+    if f.arrival.proto.len:
+        put(w, f.data + f.arrival.proto.off, f.arrival.proto.len)
     else:
         put_either(w, scheme != 0, b"https", b"http")
-    put_text(w, b"\r\nX-Forwarded-Host: ")
-    i = head.first[HEADER_X_FORWARDED_HOST]
-    if chained and i >= 0:
-        put(w, f.data + head.headers[i].value_off, head.headers[i].value_len)
-    else:
-        put(w, f.data + head.authority.off, head.authority.len)
+    if host.len:                    # HTTP/1.0 may name none
+        put_text(w, b"\r\nX-Forwarded-Host: ")
+        put(w, f.data + host.off, host.len)
     put_text(w, b"\r\nForwarded: ")
     for k in range(n):
         put_for(w, &hops[n - 1 - k])
+        if k == 0:
+            put_arrival(w, f)
         put(w, b", ", 2)
-    put_for(w, &c.peer)
-    put_either(w, scheme != 0, b";proto=https;host=\"", b";proto=http;host=\"")
-    put(w, f.data + head.authority.off, head.authority.len)
-    put_text(w, b"\"\r\n")
+    put_for(w, &c.peer)             # and how it came to us
+    put_either(w, scheme != 0, b";proto=https", b";proto=http")
+    if authority.len:
+        put_text(w, b";host=\"")
+        put(w, f.data + authority.off, authority.len)
+        put_byte(w, c'"')
+    put_text(w, b"\r\n")
 
 
 cdef void put_upgrade(Writer* w, const Exchange* x) noexcept nogil:
@@ -209,6 +222,10 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
                 edits.len and edits_drop(p, edits, data + r.headers[i].name_off, r.headers[i].name_len)):
             put_header(&w, data, &r.headers[i])
     if not interim:
+        if r.first[HEADER_DATE] < 0:
+            put_text(&w, b"Date: ")     # RFC 9110 6.6.1: of the time it was received
+            put(&w, e.date, 29)
+            put(&w, b"\r\n", 2)
         if edits.len:
             edits_put(p, edits, &w, x, NULL)
         if x.client_chunked:

@@ -77,7 +77,8 @@ cdef enum:
     HEADER_PROXY_AUTHORIZATION = 25
     HEADER_X_REAL_IP = 26
     HEADER_X_FORWARDED_PORT = 27
-    HEADER_IDS = 28
+    HEADER_PROXY_AUTHENTICATE = 28
+    HEADER_IDS = 29
 
     HEADER_HOP = 1              # Header.flags: hop-by-hop (RFC 9110 7.6.1), or named by Connection: never forwarded
 
@@ -111,7 +112,7 @@ cdef struct RequestHead:
     Span host                   # of Host (or of absolute-form), without port, as sent (IPv6 in its brackets); len 0: HTTP/1.0 without one
     Span authority              # the same with its port
     uint16_t header_count
-    int16_t first[28]           # HEADER_IDS: index of the first header with that id, -1: none
+    int16_t first[29]           # HEADER_IDS: index of the first header with that id, -1: none
     Header headers[128]         # HEADERS_MAX
 
 cdef struct ResponseHead:
@@ -125,13 +126,16 @@ cdef struct ResponseHead:
     uint32_t head_bytes
     Span reason
     uint16_t header_count
-    int16_t first[28]
+    int16_t first[29]
     Header headers[128]
 
 # scan: how far the head was searched before (0 at first), so that a head that comes byte by byte is not searched again and again.
 cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, RequestHead* out) noexcept nogil
 cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, uint8_t request_method,
                         ResponseHead* out) noexcept nogil
+# first, headers and header_count alone, of a head that was refused or is not whole: the fields before whatever is wrong with it. No such
+# head has a meaning: only the form of its answer may follow from this.
+cdef void request_fields(const uint8_t* data, uint32_t length, const Http1Limits* limits, RequestHead* out) noexcept nogil
 # Ranges that all Range fields together ask for: what their commas part, empty ones included.
 cdef uint32_t ranges_asked(const uint8_t* data, const RequestHead* head) noexcept nogil
 cdef uint16_t http1_status(int reason) noexcept nogil

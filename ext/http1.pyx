@@ -49,11 +49,11 @@ cdef enum:
 
 cdef uint8_t TOKEN[256]         # 0: not a token character (RFC 9110 5.6.2), else the character, case-folded
 cdef uint8_t HOST_CLASS[256]
-cdef const char* HEADER_NAMES[28]
-cdef uint32_t HEADER_LENGTHS[28]
-cdef uint32_t HEADER_HASHES[28]
-cdef uint8_t HEADER_FLAGS[28]
-cdef uint8_t HEADER_OPTION[28]  # may be named by Connection
+cdef const char* HEADER_NAMES[29]
+cdef uint32_t HEADER_LENGTHS[29]
+cdef uint32_t HEADER_HASHES[29]
+cdef uint8_t HEADER_FLAGS[29]
+cdef uint8_t HEADER_OPTION[29]  # may be named by Connection
 cdef uint8_t NAME_SLOT[128]     # NAME_SLOTS: header id, 0: free
 cdef const char* METHOD_NAMES[10]
 cdef const char* REASON_NAMES[29]
@@ -73,7 +73,8 @@ cdef void http1_tables() noexcept:
     HEADER_NAMES[:] = [
         "", "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
         "expect", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "cookie", "authorization", "user-agent",
-        "accept", "referer", "date", "server", "x-request-id", "via", "range", "proxy-authorization", "x-real-ip", "x-forwarded-port"]
+        "accept", "referer", "date", "server", "x-request-id", "via", "range", "proxy-authorization", "x-real-ip", "x-forwarded-port",
+        "proxy-authenticate"]
     METHOD_NAMES[:] = ["", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"]
     REASON_NAMES[:] = [
         "ok", "more", "bad_method", "bad_target", "bad_version", "version_unsupported", "bad_line_end", "bad_header_name",
@@ -91,9 +92,10 @@ cdef void http1_tables() noexcept:
             slot = (slot + 1) & (NAME_SLOTS - 1)
         NAME_SLOT[slot] = <uint8_t>i
     for i in (HEADER_CONNECTION, HEADER_KEEP_ALIVE, HEADER_PROXY_CONNECTION, HEADER_TE, HEADER_TRAILER, HEADER_UPGRADE,
-              HEADER_TRANSFER_ENCODING, HEADER_PROXY_AUTHORIZATION):
+              HEADER_TRANSFER_ENCODING, HEADER_PROXY_AUTHORIZATION, HEADER_PROXY_AUTHENTICATE):
         HEADER_FLAGS[i] = HEADER_HOP
-    for i in (HEADER_KEEP_ALIVE, HEADER_PROXY_CONNECTION, HEADER_TE, HEADER_TRAILER, HEADER_UPGRADE, HEADER_PROXY_AUTHORIZATION):
+    for i in (HEADER_KEEP_ALIVE, HEADER_PROXY_CONNECTION, HEADER_TE, HEADER_TRAILER, HEADER_UPGRADE, HEADER_PROXY_AUTHORIZATION,
+              HEADER_PROXY_AUTHENTICATE):
         HEADER_OPTION[i] = 1
 
 
@@ -191,6 +193,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
     cdef bint underscore
     cdef Header* h
     memset(first, 0xFF, HEADER_IDS * sizeof(int16_t))
+    count[0] = 0
     while True:
         if p == end:
             return HTTP1_MORE
@@ -211,7 +214,6 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
                 return HTTP1_MORE
             if p[1] != c"\n":
                 return HTTP1_BAD_LINE_END
-            count[0] = <uint16_t>n
             head_bytes[0] = <uint32_t>(p + 2 - data)
             return HTTP1_OK
         if n >= headers_max:
@@ -258,6 +260,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
         elif underscore and underscore_twin(name, h.name_len):
             return HTTP1_BAD_HEADER_NAME
         n += 1
+        count[0] = <uint16_t>n      # also where a later one is refused
 
 
 cdef bint parse_decimal(const uint8_t* text, uint32_t length, uint64_t* out) noexcept nogil:

@@ -260,6 +260,17 @@ cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, con
     return rc
 
 
+cdef void request_fields(const uint8_t* data, uint32_t length, const Http1Limits* limits, RequestHead* out) noexcept nogil:
+    cdef uint32_t end_at = length if length < HEAD_BYTES_MAX else HEAD_BYTES_MAX
+    cdef uint32_t headers_max = limits.headers_max if limits.headers_max < HEADERS_MAX else HEADERS_MAX
+    cdef uint32_t line_at = 2 if end_at > 1 and data[0] == c"\r" and data[1] == c"\n" else 0
+    cdef const uint8_t* line_end = <const uint8_t*>memchr(data + line_at, c"\n", end_at - line_at)
+    if line_end == NULL:
+        line_end = data + end_at - 1        # no field has begun
+    parse_fields(data, <uint32_t>(line_end + 1 - data), end_at, limits.line_bytes_max, headers_max, out.headers, out.first,
+                 &out.header_count, &out.head_bytes)
+
+
 cdef int status_line(const uint8_t* data, uint32_t end_at, uint32_t line_bytes_max, ResponseHead* out, uint32_t* next_at) noexcept nogil:
     """HTTP-version SP status-code [ SP reason-phrase ] CRLF (RFC 9112 4); the space before an empty reason may be missing."""
     cdef const uint8_t* p = data

@@ -6,6 +6,7 @@
 # passes the latter through, so that a client could choose its own name in it. A proxy that writes only Forwarded must remove the other.
 cdef enum:
     NODE_BYTES_MAX = 64         # a node name with its port
+    SCHEME_BYTES_MAX = 32
 
 
 cdef bint sound_port(const uint8_t* text, uint32_t length) noexcept nogil:
@@ -91,29 +92,60 @@ cdef uint32_t read_value(const uint8_t* p, const uint8_t* end, uint8_t* value, u
     return <uint32_t>(p - start)
 
 
-cdef bint parse_forwarded(const uint8_t* p, uint32_t length, Address* out) noexcept nogil:
-    """The `for` of one forwarded-element (RFC 7239 4): exactly one, and all pairs well-formed."""
-    cdef const uint8_t* end = p + length
+cdef bint sound_scheme(const uint8_t* text, uint32_t length) noexcept nogil:
+    """RFC 3986 3.1."""
+    cdef uint32_t i
+    if not 1 <= length <= SCHEME_BYTES_MAX or not c"a" <= fold(text[0]) <= c"z":
+        return False
+    for i in range(1, length):
+        if not (c"a" <= fold(text[i]) <= c"z" or c"0" <= text[i] <= c"9" or text[i] == c"+" or text[i] == c"-" or text[i] == c"."):
+            return False
+    return True
+
+
+cdef bint sound_authority(const uint8_t* text, uint32_t length) noexcept nogil:
+    cdef uint32_t host_len, port
+    return parse_authority(text, length, &host_len, &port)
+
+
+cdef int element_pair(const uint8_t* name, uint32_t length) noexcept nogil:
+    """A pair that is read here, as a bit of its own; 0: another."""
+    return 1 if folds_to(name, length, "for") else 2 if folds_to(name, length, "proto") else 4 if folds_to(name, length, "host") else 0
+
+
+cdef bint parse_forwarded(const uint8_t* data, Span element, Address* out, Arrival* arrival) noexcept nogil:
+    """One forwarded-element (RFC 7239 4): all pairs well-formed, one `for`, no other of them twice. proto and host that are not sound, or
+    are written with escapes, are none."""
+    cdef const uint8_t* p = data + element.off
+    cdef const uint8_t* end = p + element.len
     cdef const uint8_t* name
     cdef uint8_t value[65]
-    cdef uint32_t value_len = 0, taken, found = 0
-    cdef bint is_for
+    cdef uint32_t value_len = 0, taken, quotes
+    cdef int pair, found = 0
+    cdef Span inside
+    memset(arrival, 0, sizeof(Arrival))
     while p < end:
         name = p
         while p < end and TOKEN[p[0]]:
             p += 1
         if p == name or p == end or p[0] != c"=":
             return False
-        is_for = folds_to(name, <uint32_t>(p - name), "for")
+        pair = element_pair(name, <uint32_t>(p - name))
         p += 1
         taken = read_value(p, end, value, &value_len)
-        if taken == 0:
+        if taken == 0 or found & pair:
             return False
+        quotes = p[0] == c'"'
+        inside.off = <uint32_t>(p - data) + quotes
+        inside.len = taken - 2 * quotes
         p += taken
-        if is_for:
-            found += 1
-            if found > 1 or not parse_node(value, value_len, False, out):
-                return False
+        found |= pair
+        if pair == 1 and not parse_node(value, value_len, False, out):
+            return False
+        if pair == 2 and sound_scheme(data + inside.off, inside.len):
+            arrival.proto = inside
+        if pair == 4 and sound_authority(data + inside.off, inside.len):
+            arrival.host = inside
         while p < end and (p[0] == c" " or p[0] == c"\t"):
             p += 1
         if p < end:
@@ -122,15 +154,16 @@ cdef bint parse_forwarded(const uint8_t* p, uint32_t length, Address* out) noexc
             p += 1
             while p < end and (p[0] == c" " or p[0] == c"\t"):
                 p += 1
-    return found == 1
+    return found & 1 != 0
 
 
 cdef uint32_t identity_hops(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer,
-                            Address* hops) noexcept nogil:
+                            Address* hops, Arrival* arrival) noexcept nogil:
     cdef int32_t i
     cdef uint32_t end, n = 0
     cdef uint8_t ident
     cdef Span element
+    cdef Arrival said
     cdef bint readable
     if trusted == NULL or prefixes_find(trusted, peer) == 0:
         return 0
@@ -143,11 +176,13 @@ cdef uint32_t identity_hops(const uint8_t* data, const RequestHead* head, const 
             end = head.headers[i].value_off + head.headers[i].value_len
             while previous_element(data, head.headers[i].value_off, &end, ident == HEADER_FORWARDED, &element):
                 if ident == HEADER_FORWARDED:
-                    readable = parse_forwarded(data + element.off, element.len, &hops[n])
+                    readable = parse_forwarded(data, element, &hops[n], &said)
                 else:
                     readable = parse_node(data + element.off, element.len, True, &hops[n])
                 if not readable:
                     return n
+                if arrival != NULL and ident == HEADER_FORWARDED:
+                    arrival[0] = said
                 n += 1
                 if n == CHAIN_HOPS_MAX or prefixes_find(trusted, &hops[n - 1]) == 0:
                     return n
@@ -155,9 +190,25 @@ cdef uint32_t identity_hops(const uint8_t* data, const RequestHead* head, const 
     return n
 
 
+cdef Span first_value(const RequestHead* head, uint8_t ident) noexcept nogil:
+    cdef int16_t i = head.first[ident]
+    cdef Span out
+    out.off = head.headers[i].value_off if i >= 0 else 0
+    out.len = head.headers[i].value_len if i >= 0 else 0
+    return out
+
+
 cdef int identity_chain(const uint8_t* data, const RequestHead* head, const Prefixes* trusted, const Address* peer, int proof,
-                        Address* client) noexcept nogil:
+                        Address* client, Arrival* arrival) noexcept nogil:
     cdef Address hops[CHAIN_HOPS_MAX]
-    cdef uint32_t n = identity_hops(data, head, trusted, peer, hops)
+    cdef uint32_t n
+    memset(arrival, 0, sizeof(Arrival))
+    n = identity_hops(data, head, trusted, peer, hops, arrival)
     client[0] = hops[n - 1] if n else peer[0]
-    return PROOF_CHAIN if n else proof
+    if n == 0:
+        return proof
+    if arrival.proto.len == 0:
+        arrival.proto = first_value(head, HEADER_X_FORWARDED_PROTO)
+    if arrival.host.len == 0:
+        arrival.host = first_value(head, HEADER_X_FORWARDED_HOST)
+    return PROOF_CHAIN

@@ -217,13 +217,27 @@ def probe_fingerprint(bytes data):
 
 
 def probe_chain(bytes data, ProbePrefixes trusted, bytes peer, int proof=PROOF_SOCKET):
-    """(proof, 16 bytes of the client)."""
+    """(proof, 16 bytes of the client, proto, host)."""
     cdef RequestHead head
     cdef Address a = probe_address(peer), client
+    cdef Arrival arrival
     cdef uint8_t* p = probe_head(data, &head)
-    cdef int proven = identity_chain(p, &head, NULL if trusted is None else &trusted.table, &a, proof, &client)
+    cdef int proven = identity_chain(p, &head, NULL if trusted is None else &trusted.table, &a, proof, &client, &arrival)
+    proto, host = probe_span(p, arrival.proto), probe_span(p, arrival.host)
     free(p)
-    return proven, (<const char*>client.bytes)[:16]
+    return proven, (<const char*>client.bytes)[:16], proto, host
+
+
+def probe_accepts_json(bytes data, bint whole=True):
+    """Whether the client is answered in JSON; whole False: of a head that was refused or is not whole."""
+    cdef RequestHead head
+    cdef Http1Limits caps = probe_limits((16384, 16384, 128))
+    cdef uint8_t* p = probe_head(data, &head) if whole else probe_copy(data)
+    if not whole:
+        request_fields(p, <uint32_t>len(data), &caps, &head)
+    found = bool(accepts_json(p, &head))
+    free(p)
+    return found
 
 
 def probe_account(bytes data, int kind, bytes name=b"", int cap=128):

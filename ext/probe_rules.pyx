@@ -99,7 +99,7 @@ cdef class ProbeJudge:
         f.head = &self.head
         if f.listener.trusted:
             hop = f.client_full
-            f.proof = identity_chain(data, f.head, &f.policy.prefixes[f.listener.trusted - 1], &hop, f.proof, &f.client_full)
+            f.proof = identity_chain(data, f.head, &f.policy.prefixes[f.listener.trusted - 1], &hop, f.proof, &f.client_full, &f.arrival)
         self.address(&f)
         f.fingerprint = fingerprint_http1(data, f.head)
         index = policy_area(f.policy, f.listener, data + self.head.host.off, self.head.host.len)

@@ -15,6 +15,7 @@ cdef struct Facts:
     uint64_t account_key        # keyed hash, 0: none
     const uint8_t* path         # normalised
     uint32_t path_len
+    Arrival arrival             # of a CHAIN's client
     bint first_request          # of its connection, for this area
 
 # What is to be charged when the request ends; values, not indexes, so that a reload in between does no harm.

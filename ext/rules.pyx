@@ -17,6 +17,7 @@ cdef struct Walk:
     uint64_t known_key          # of the client in the area
     bint rush
     bint enforce
+    bint spared                 # the block that was met leaves an area of the listener alone
 
 
 # What one rule's limit says of this request.
@@ -269,11 +270,26 @@ cdef void ask_rule(Walk* w, const RuleSpec* r) noexcept nogil:
         rule_under(w, r, hold_ns, available, &asked)
 
 
+# A block that was met or made binds some of the listener's areas only: its connection may ask for the others. At accept it binds all.
+cdef bint block_spares(const Walk* w) noexcept nogil:
+    cdef const Facts* f = w.f
+    cdef uint32_t i
+    if w.out.measure != MEASURE_BLOCK or f.area == NULL:
+        return False
+    if w.out.blocked:
+        return w.spared
+    for i in range(AREA_WORDS):
+        if f.listener.areas[i] & ~f.policy.rules[w.out.rule].areas[i]:
+            return True
+    return False
+
+
 # Never-block is looked at here, last: whatever was decided, such an address passes.
 cdef void finish(Walk* w) noexcept nogil:
     cdef Judgement* out = w.out
-    if out.decided == VERDICT_DROP and w.f.proof == PROOF_CHAIN:
-        out.decided = VERDICT_DENY      # the connection is the proxy's
+    # A reset would reach further than the verdict does: the connection is the proxy's, or other areas' as well.
+    if out.decided == VERDICT_DROP and (w.f.proof == PROOF_CHAIN or block_spares(w)):
+        out.decided = VERDICT_DENY
     if out.decided != VERDICT_PASS and never_blocked(w.f):
         out.decided = VERDICT_PASS
         out.blocked = False
@@ -292,6 +308,7 @@ cdef void walk_begin(Walk* w, Shared* s, const Facts* f, uint64_t now_ns, Judgem
     w.state = NULL
     w.known_key = 0
     w.rush = False
+    w.spared = False
     if f.area != NULL:
         w.state = &s.control.areas[f.area.area_id]
         w.known_key = known_key(&s.secret, f.area.area_id, f.client_key)
@@ -331,23 +348,28 @@ cdef void judge_connection(Shared* s, const Facts* f, uint64_t now_ns, Judgement
 
 
 # Client and prefixes first, then fingerprint and account.
-cdef bint request_blocked(Walk* w) noexcept nogil:
+cdef bint block_find(const Walk* w, const uint64_t* want, bint whole, BlockEntry* found) noexcept nogil:
     cdef Blocks* t = &w.s.blocks
     cdef const HashKey* secret = &w.s.secret
     cdef const Facts* f = w.f
-    cdef uint64_t want[AREA_WORDS]
-    cdef BlockEntry found
-    cdef bint blocked
-    memset(want, 0, sizeof(want))
-    want[f.area.area_id >> 6] = <uint64_t>1 << (f.area.area_id & 63)
-    blocked = blocks_match_address(t, secret, &f.client_full, want, False, w.now_ns, &found)
-    if not blocked and f.fingerprint:
-        blocked = blocks_match_key(t, secret, SOURCE_FINGERPRINT, f.fingerprint, want, False, w.now_ns, &found)
-    if not blocked and f.account_key:
-        blocked = blocks_match_key(t, secret, SOURCE_ACCOUNT, f.account_key, want, False, w.now_ns, &found)
-    if blocked:
-        met_block(w, &found)
-    return blocked
+    if blocks_match_address(t, secret, &f.client_full, want, whole, w.now_ns, found):
+        return True
+    if f.fingerprint and blocks_match_key(t, secret, SOURCE_FINGERPRINT, f.fingerprint, want, whole, w.now_ns, found):
+        return True
+    return f.account_key != 0 and blocks_match_key(t, secret, SOURCE_ACCOUNT, f.account_key, want, whole, w.now_ns, found)
+
+
+cdef bint request_blocked(Walk* w) noexcept nogil:
+    cdef const Facts* f = w.f
+    cdef uint64_t here[AREA_WORDS]
+    cdef BlockEntry found, other
+    memset(here, 0, sizeof(here))
+    here[f.area.area_id >> 6] = <uint64_t>1 << (f.area.area_id & 63)
+    if not block_find(w, here, False, &found):
+        return False
+    w.spared = not block_find(w, f.listener.areas, True, &other)
+    met_block(w, &found)
+    return True
 
 
 # A connection rule was asked at accept, unless it waits for the head, or the address became known with it only.

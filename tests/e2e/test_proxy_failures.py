@@ -149,6 +149,32 @@ def test_a_get_on_a_stale_connection_is_tried_once_more(proxy: type[Proxy]) -> N
         assert [r.connection for r in found.origin.of("/stale")] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("method", "length"),
+    [
+        ("GET", "Content-Length: 0\r\n"),
+        ("PUT", "Content-Length: 0\r\n"),
+        ("PUT", ""),
+        ("DELETE", "Content-Length: 0\r\n"),
+    ],
+)
+def test_a_body_of_length_0_is_none(proxy: type[Proxy], method: str, length: str) -> None:
+    with proxy() as found:
+
+        def once(exchange: Exchange) -> None:
+            if exchange.number == 0:
+                exchange.close()
+
+        stale(found)
+        found.origin.on_head["/stale"] = once
+        with Wire(found.port) as wire:
+            wire.send(f"{method} /stale HTTP/1.1\r\nHost: site.test\r\n{length}\r\n".encode())
+            assert wire.answer().status == 200
+        first, second = found.origin.of("/stale")
+        assert (first.connection, second.connection) == (0, 1)
+        assert second.one("content-length") == ("0" if length else None), "as the client framed it"
+
+
 def test_a_get_is_not_tried_a_third_time(proxy: type[Proxy]) -> None:
     with proxy() as found:
         stale(found)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +73,40 @@ def test_hop_by_hop_fields_of_the_answer_are_dropped(site: Proxy) -> None:
     for name in ("x-named", "keep-alive", "proxy-connection"):
         assert answer.one(name) is None, name
     assert answer.one("x-stays") == "here"
+
+
+def test_what_an_origin_asks_of_a_proxy_is_not_asked_of_the_client(site: Proxy) -> None:
+    site.origin.answers["/proxy-auth"] = raw(
+        b"HTTP/1.1 407 Ask\r\nProxy-Authenticate: Basic realm=x\r\nWWW-Authenticate: Basic realm=y\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    answer = fetch(site.port, "/proxy-auth", "Proxy-Authorization: Basic eA==\r\n")
+    assert (answer.status, answer.one("www-authenticate")) == (407, "Basic realm=y")
+    assert answer.one("proxy-authenticate") is None
+    assert site.origin.last("/proxy-auth").one("proxy-authorization") is None
+
+
+class TestDate:
+    def test_an_answer_without_one_gets_it(self, site: Proxy) -> None:
+        """RFC 9110 6.6.1."""
+        site.origin.answers["/dateless"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        dates = fetch(site.port, "/dateless").all("date")
+        assert len(dates) == 1
+        assert abs(email.utils.parsedate_to_datetime(dates[0]).timestamp() - time.time()) < 10
+
+    def test_the_origin_s_own_stays(self, site: Proxy) -> None:
+        own = "Sun, 06 Nov 1994 08:49:37 GMT"
+        site.origin.answers["/dated"] = raw(f"HTTP/1.1 200 OK\r\nDate: {own}\r\nContent-Length: 0\r\n\r\n".encode())
+        assert fetch(site.port, "/dated").all("date") == [own]
+
+
+def test_a_host_that_nobody_named_is_not_forwarded(site: Proxy) -> None:
+    with Wire(site.port, source="127.0.2.12") as wire:
+        wire.send(b"GET /hostless HTTP/1.0\r\n\r\n")
+        assert wire.answer().status == 200
+    request = site.origin.last("/hostless")
+    assert request.one("x-forwarded-host") is None
+    assert request.one("forwarded") == "for=127.0.2.12;proto=http"
 
 
 @pytest.mark.parametrize("name", ["Host", "Content-Length", "X-Forwarded-For", "Forwarded"])
@@ -177,6 +213,57 @@ class TestTrustedProxies:
         """Every sound form is read; an obfuscated name, a zone id or rubbish ends the walk at the last proven hop."""
         assert self.seen(behind, "127.0.3.1", headers) == expected
 
+    @pytest.mark.parametrize(
+        ("headers", "proto", "host", "forwarded"),
+        [
+            (
+                'Forwarded: for="[2001:db8::1]:99";proto=https;host=abc, for=127.0.3.2\r\n',
+                "https",
+                "abc",
+                'for="[2001:db8::1]";proto=https;host="abc", for=127.0.3.2, for=127.0.3.1;proto=http;host="site.test"',
+            ),
+            (
+                "Forwarded: for=203.0.113.9;proto=https;host=claimed, for=203.0.113.1\r\n",
+                "http",
+                "site.test",
+                'for=203.0.113.1, for=127.0.3.1;proto=http;host="site.test"',
+            ),
+            (
+                "X-Forwarded-For: 203.0.113.1, 10.9.1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.test\r\n",
+                "https",
+                "a.test",
+                'for=203.0.113.1;proto=https;host="a.test", for=10.9.1.1, for=127.0.3.1;proto=http;host="site.test"',
+            ),
+            (
+                'X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https, http\r\nX-Forwarded-Host: a";b="\r\n',
+                "https, http",
+                'a";b="',
+                'for=203.0.113.1, for=127.0.3.1;proto=http;host="site.test"',
+            ),
+            (
+                "X-Forwarded-For: 203.0.113.1\r\nForwarded: for=203.0.113.1;proto=https;host=evil\r\n",
+                "http",
+                "site.test",
+                'for=203.0.113.1, for=127.0.3.1;proto=http;host="site.test"',
+            ),
+        ],
+    )
+    def test_how_the_client_came_is_kept(
+        self, behind: Proxy, headers: str, proto: str, host: str, forwarded: str
+    ) -> None:
+        """Of the element that names the client; what stands beyond it, or in the other field, is a claim."""
+        assert fetch(behind.port, "/came", headers, source="127.0.3.1").status == 200
+        request = behind.origin.last("/came")
+        assert (request.all("x-forwarded-proto"), request.all("x-forwarded-host")) == ([proto], [host])
+        assert request.all("forwarded") == [forwarded]
+
+    def test_a_client_that_came_by_https_is_known_as_such(self, proxy: type[Proxy]) -> None:
+        edits = 'request_headers = { set = { X-Scheme = "{scheme}" } }'
+        with proxy(listener='trusted_proxies = ["127.0.3.1"]', area=edits) as found:
+            for proto in ("https", "http"):
+                fetch(found.port, "/scheme", f"Forwarded: for=203.0.113.1;proto={proto}\r\n", source="127.0.3.1")
+                assert found.origin.last("/scheme").one("x-scheme") == proto
+
     def test_each_listener_trusts_its_own(self, proxy: type[Proxy]) -> None:
         other = '[[listener]]\naddress = "127.0.0.1:0"\ntrusted_proxies = ["127.0.3.1"]'
         with proxy(address="[::1]:0", listener=f'trusted_proxies = ["::1"]\n{other}') as found:
@@ -272,6 +359,8 @@ def test_ipv6_listener_and_ipv6_origin(proxy: type[Proxy]) -> None:
 class TestErrorPages:
     """Plain and short, JSON (RFC 9457) where asked for, each with a request id, nothing of the request in it."""
 
+    KINDS = (("application/json", "application/problem+json"), ("text/html", "text/plain; charset=utf-8"))
+
     @pytest.fixture(scope="class")
     @classmethod
     def dead(cls, proxy: type[Proxy]) -> Iterator[Proxy]:
@@ -299,6 +388,36 @@ class TestErrorPages:
         request_id = answer.one("x-request-id")
         assert request_id
         assert request_id in answer.body.decode()
+
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            ("TRACE / HTTP/1.1\r\nHost: a\r\n{}", 501),
+            ("GET / HTTP/2.0\r\nHost: a\r\n{}", 505),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: else\r\n{}", 417),
+            ("GET / HTTP/1.1\r\nHost: a\r\n{}Bad Name: x\r\n", 400),
+            ("GET / HTTP/1.1\r\n{}", 400),
+            ("GET /" + "a" * 9000 + " HTTP/1.1\r\nHost: a\r\n{}", 414),
+            ("GET / HTTP/1.1\r\nHost: a\r\n{}" + "X: y\r\n" * 200, 431),
+            ("GET / HTTP/1.1\r\nHost: a\r\n{}" + f"X: {'y' * 4000}\r\n" * 8, 431),
+        ],
+    )
+    def test_a_refused_head_is_answered_as_it_asks(self, dead: Proxy, head: str, status: int) -> None:
+        for accept, kind in self.KINDS:
+            with Wire(dead.port) as wire:
+                wire.send((head.format(f"Accept: {accept}\r\n") + "\r\n").encode())
+                answer = wire.answer()
+                assert (answer.status, answer.one("content-type")) == (status, kind)
+                assert wire.ends() != "open"
+            assert kind.startswith("text") or json.loads(answer.body)["status"] == status
+
+    def test_so_is_a_late_one(self, proxy: type[Proxy]) -> None:
+        with proxy(limits='head_timeout = "300ms"') as found:
+            for accept, kind in self.KINDS:
+                with Wire(found.port) as wire:
+                    wire.send(f"GET / HTTP/1.1\r\nHost: site.test\r\nAccept: {accept}\r\nX-Ne".encode())
+                    answer = wire.answer()
+                    assert (answer.status, answer.one("content-type")) == (408, kind)
 
     def test_ids_differ(self, dead: Proxy) -> None:
         ids = {fetch(dead.port, "/").one("x-request-id") for _ in range(20)}

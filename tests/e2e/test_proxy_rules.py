@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import pytest
 
 from tests.e2e.proxy import Proxy, paced
-from tests.e2e.recorder import Exchange, respond
+from tests.e2e.recorder import Exchange, Recorder, respond
 from tests.e2e.wire import Answer, Closed, Wire, eventually, fetch
 
 THEM = "127.0.7.1"  # the client that a test provokes with
@@ -153,6 +154,24 @@ class TestMeasures:
             with pytest.raises((Closed, ConnectionError)):
                 wire.get("/")
 
+    def test_a_block_leaves_the_listener_s_other_areas_alone(self, proxy: type[Proxy]) -> None:
+        """It binds its mandate's areas: here after the head, as another area is asked for over the same connections."""
+        with Recorder() as other:
+            other.default = respond(b"other")
+            area = f'\n[[area]]\nname = "other"\nhosts = ["other.test"]\norigins = ["{other.address}"]\n'
+            with proxy(rules=rule('"block 10m"'), extra=area) as found:
+                assert exceed(found.port) == [200, 200, 200, 403]
+                assert [block["source"] for block in found.blocks()] == [THEM]
+                with Wire(found.port, source=THEM) as wire:
+                    denied = wire.get("/", "Accept: application/json\r\n")
+                    assert denied.status == 403
+                    assert json.loads(denied.body)["case"]
+                    assert wire.get("/", host="other.test").body == b"other", "the connection lives on"
+                    assert wire.get("/").status == 403
+                assert outcome(found.port, source=OTHER) == 200
+                line = found.lines("/", 8)[-2]
+                assert (line["scrubber.verdict"], line["http.response.status_code"]) == ("DENY", 403)
+
     def test_never_block_is_never_blocked(self, proxy: type[Proxy]) -> None:
         """127.0.0.1 is our own address, the mandate names another: no measure reaches them."""
         with proxy(rules=rule('"block 10m"'), proportion='never_block = ["127.0.7.9"]') as found:
@@ -240,6 +259,21 @@ class TestKeys:
             found.origin.answers["/big"] = respond(b"b" * 150_000)
             assert outcome(found.port, "/big") == 200
             eventually(lambda: outcome(found.port) == 429, 5, "bytes are charged when the answer ends")
+            assert outcome(found.port, source=OTHER) == 200
+
+    @pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/" + "a" * 4000)])
+    def test_bytes_of_heads_count(self, proxy: type[Proxy], method: str, path: str) -> None:
+        """Neither requests without a body nor answers without one are free."""
+        with proxy(rules=rule('"throttle"', "20KiB/h burst 20KiB")) as found, Wire(found.port, source=THEM) as wire:
+            statuses = []
+            while len(statuses) < 500 and statuses[-1:] != [429]:
+                wire.send(f"{method} {path} HTTP/1.1\r\nHost: site.test\r\n\r\n".encode())
+                statuses.append(wire.answer(method).status)
+            assert set(statuses[:-1]) == {200}
+            assert statuses[-1] == 429
+            lines = found.lines(path[:400], len(statuses))
+            charged = [int(str(line["http.request.bytes"])) + int(str(line["http.response.bytes"])) for line in lines]
+            assert sum(charged[:-2]) < 20480 <= sum(charged[:-1]), "as the log says"
             assert outcome(found.port, source=OTHER) == 200
 
     def test_concurrent(self, proxy: type[Proxy]) -> None:

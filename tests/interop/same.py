@@ -15,12 +15,14 @@ Headers = list[tuple[str, str]]
 # Towards the origin: who the client is, and what is said hop by hop (RFC 9110 7.6.1).
 REQUEST_ADDED = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "x-request-id"}
 REQUEST_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "proxy-authorization"}
+# What only a trusted proxy could know, and says in X-Forwarded-For and Forwarded.
+REQUEST_CLAIMS = {"x-real-ip", "x-forwarded-port"}
 # Towards the client: the id under which the request is logged; the connection and the framing are the gateway's own.
 RESPONSE_ADDED = {"x-request-id"}
-RESPONSE_HOP = {"connection", "keep-alive", "transfer-encoding", "trailer"}
+RESPONSE_HOP = {"connection", "keep-alive", "transfer-encoding", "trailer", "proxy-authenticate"}
 # Kept, but written last.
 RESPONSE_MOVED = {"server", "content-length"}
-# Differs between any two answers.
+# Differs between any two answers; added where the origin sends none.
 MOVING = {"date"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import raw
 from tests.e2e.wire import Wire
-from tests.interop.same import REQUEST_ADDED, REQUEST_HOP, RESPONSE_ADDED, RESPONSE_HOP, differing
+from tests.interop.same import REQUEST_ADDED, REQUEST_CLAIMS, REQUEST_HOP, RESPONSE_ADDED, RESPONSE_HOP, differing
 
 HOP_BY_HOP = "Connection: keep-alive, X-Named\r\nKeep-Alive: timeout=5\r\n"
 ORDINARY = (
@@ -16,7 +16,7 @@ ORDINARY = (
 
 
 def test_nothing_else_differs_in_an_answer() -> None:
-    chunked = "Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n"
+    chunked = "Proxy-Authenticate: Basic\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n"
     head = f"HTTP/1.1 200 Very well\r\n{HOP_BY_HOP}{ORDINARY}{chunked}\r\n".encode()
     with Proxy(workers=2) as front:
         front.origin.answers["/"] = raw(head + b"2\r\nok\r\n0\r\nX-Sum: 2\r\n\r\n")
@@ -35,7 +35,7 @@ def test_nothing_else_differs_in_an_answer() -> None:
 
 def test_nothing_else_differs_in_a_request() -> None:
     hop = "Proxy-Connection: keep-alive\r\nTE: trailers\r\nTrailer: X-Sum\r\nProxy-Authorization: Basic YTpi\r\n"
-    own = "Host: site.test\r\nUpgrade: example\r\nPriority: u=1\r\n"
+    own = "Host: site.test\r\nUpgrade: example\r\nPriority: u=1\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-Port: 1\r\n"
     request = f"GET / HTTP/1.1\r\n{own}{HOP_BY_HOP}{hop}{ORDINARY}\r\n"
     with Proxy(workers=2) as front:
         for port in front.origin.port, front.port:
@@ -44,5 +44,5 @@ def test_nothing_else_differs_in_a_request() -> None:
                 assert wire.answer().status == 200
         straight, through = front.origin.of("/")
     found = differing(straight.headers, through.headers, (0, 0))
-    assert found == REQUEST_ADDED | REQUEST_HOP | {"x-named"}, (straight.headers, through.headers)
+    assert found == REQUEST_ADDED | REQUEST_HOP | REQUEST_CLAIMS | {"x-named"}, (straight.headers, through.headers)
     assert straight.line == through.line

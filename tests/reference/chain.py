@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.reference.prefixes import Address, normal_address
 
@@ -43,18 +44,33 @@ def parse_node(text: str, bare_v6: bool) -> Address | None:
     return parse_address(host)
 
 
-def parse_forwarded(text: str) -> Address | None:
-    found = []
+def sound_host(text: str) -> bool:
+    """uri-host [ ":" port ], as a Host field may have it."""
+    found = re.fullmatch(r"(\[[^\]]*:[^\]]*\]|[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*\.?)(?::([0-9]{1,5}))?", text)
+    if found is None or len(found[1]) > 255 or (found[2] and not 1 <= int(found[2]) <= 65535):
+        return False
+    return not text.startswith("[") or parse_address(found[1][1:-1]) is not None
+
+
+def parse_forwarded(text: str) -> tuple[Address, str, str] | None:
+    """The address, proto and host of one element; "" where it says none that is sound."""
+    pairs: dict[str, str] = {}
     at = 0
     while at < len(text):
         pair = PAIR.match(text, at)
         if pair is None:
             return None
-        if pair[1].lower() == "for":
-            value = pair[2]
-            found.append(re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL) if value.startswith('"') else value)
+        name, value = pair[1].lower(), pair[2]
+        if name in pairs and name in ("for", "proto", "host"):
+            return None
+        pairs[name] = value[1:-1] if value.startswith('"') else value
         at = pair.end()
-    return parse_node(found[0], bare_v6=False) if len(found) == 1 else None
+    if "for" not in pairs:
+        return None
+    hop = parse_node(re.sub(r"\\(.)", r"\1", pairs["for"], flags=re.DOTALL), bare_v6=False)
+    proto, host = pairs.get("proto", ""), pairs.get("host", "")
+    sound_proto = re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]{0,31}", proto) is not None
+    return hop and (hop, proto if sound_proto else "", host if sound_host(host) else "")
 
 
 def elements_from_the_right(text: str, quotes: bool) -> list[str]:
@@ -73,24 +89,46 @@ def elements_from_the_right(text: str, quotes: bool) -> list[str]:
     return [part.strip(" \t") for part in [*found, element]]
 
 
-def client(headers: list[tuple[str, str]], trusted: Callable[[Address], bool], peer: Address) -> tuple[Address, int]:
-    """(client, hops walked)."""
+@dataclass
+class Walked:
+    """Who the client is, how many hops that took, and what the one that named it says of how it came."""
+
+    client: Address
+    hops: int = 0
+    proto: str = ""
+    host: str = ""
+
+
+def client(headers: list[tuple[str, str]], trusted: Callable[[Address], bool], peer: Address) -> Walked:
+    out = walk(headers, trusted, peer)
+    if out.hops:
+        firsts = {name.lower(): value.strip(" \t") for name, value in reversed(headers)}
+        out.proto = out.proto or firsts.get("x-forwarded-proto", "")
+        out.host = out.host or firsts.get("x-forwarded-host", "")
+    return out
+
+
+def walk(headers: list[tuple[str, str]], trusted: Callable[[Address], bool], peer: Address) -> Walked:
+    out = Walked(peer)
     if not trusted(peer):
-        return peer, 0
+        return out
     names = [name.lower() for name, _ in headers]
     wanted = "x-forwarded-for" if "x-forwarded-for" in names else "forwarded"
-    found, hops = peer, 0
     for name, value in reversed(headers):
         if name.lower() != wanted:
             continue
         for element in elements_from_the_right(value.strip(" \t"), wanted == "forwarded"):
-            hop = parse_forwarded(element) if wanted == "forwarded" else parse_node(element, bare_v6=True)
-            if hop is None:
-                return found, hops
-            found, hops = hop, hops + 1
-            if hops == HOPS_MAX or not trusted(hop):
-                return found, hops
-    return found, hops
+            if wanted == "forwarded":
+                read = parse_forwarded(element)
+            else:
+                node = parse_node(element, bare_v6=True)
+                read = node and (node, "", "")
+            if read is None:
+                return out
+            out = Walked(read[0], out.hops + 1, *read[1:])
+            if out.hops == HOPS_MAX or not trusted(out.client):
+                return out
+    return out
 
 
 def trusted_by(networks: list[str]) -> Callable[[Address], bool]:

@@ -293,7 +293,8 @@ class Judge:
         met = [b for b in self._met(request.client, request.fingerprint, now_ns) if request.area in b.areas]
         if met:
             out.blocked, out.decided, out.measure, out.rule = True, 5, "block", met[0].rule
-            return self._finish(out, request.client, request.proof)
+            spares = not self._covered(listener, request, now_ns)
+            return self._finish(out, request.client, request.proof, spares=spares)
         asked = self._rules_at_accept(listener) if request.proof != "CHAIN" else []
         mine = [(m, r) for m in self.mandates if request.area in m.head.areas for r in m.rules]
         about = [(m, r) for m, r in mine if r.limit is not None and r.limit.unit == "connections"]
@@ -303,10 +304,12 @@ class Judge:
         for mandate, rule in mine:
             if (mandate, rule) not in about:
                 self._ask(mandate, rule, request, out, now_ns)
-        return self._finish(out, request.client, request.proof)
+        binds = next((m.head.areas for m in self.mandates if out.rule.startswith(f"{m.id}/")), ())
+        spares = out.measure == "block" and not set(listener.areas) <= set(binds)
+        return self._finish(out, request.client, request.proof, spares=spares)
 
     def done(self, out: Judged, now_ns: int, nbytes: int, origin_ns: int, good: bool) -> None:
-        """account."""
+        """account; nbytes: heads and bodies, both ways."""
         for key, rule in out.charges:
             limit = rule.limit
             assert limit is not None
@@ -323,8 +326,8 @@ class Judge:
         healthy = good and not out.rule
         self.lives[request.area].note(client_of(request.client), face, request.fingerprint, healthy, now_ns)
 
-    def _finish(self, out: Judged, client: Address, proof: str) -> Judged:
-        if out.decided == 5 and proof == "CHAIN":
+    def _finish(self, out: Judged, client: Address, proof: str, *, spares: bool = False) -> Judged:
+        if out.decided == 5 and (proof == "CHAIN" or spares):
             out.decided = 4
         if out.decided and any(client in n for n in self.never):
             out.decided, out.blocked, out.shed = 0, False, False
@@ -438,6 +441,13 @@ class Judge:
         """Blocks on a source, the narrowest first."""
         sources: list[Any] = [client_of(client), prefix_of(client), ("fingerprint", fingerprint)]
         return [b for source in sources for b in self.blocks.get(source, []) if b.expires_ns > now_ns]
+
+    def _covered(self, listener: Listener, request: Request, now_ns: int) -> bool:
+        """Every area of the listener is blocked for this address, or for this fingerprint."""
+        by_address = self._met(request.client, 0, now_ns)
+        held = self.blocks.get(("fingerprint", request.fingerprint), [])
+        by_fingerprint = [b for b in held if b.expires_ns > now_ns]
+        return any(set(listener.areas) <= {a for b in met for a in b.areas} for met in (by_address, by_fingerprint))
 
     def _over_block(
         self, mandate: Mandate, rule: Rule, request: Request, *, key: Any, step: Step, answer: Answer, now_ns: int

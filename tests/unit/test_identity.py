@@ -31,8 +31,14 @@ def head(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def walk(headers: list[tuple[bytes, bytes]], peer: str = "10.0.0.1", proof: int = SOCKET) -> tuple[int, str]:
-    proven, client = _native.probe_chain(head(headers), TABLE, packed(normal_address(peer)), proof)
+    proven, client, *_ = _native.probe_chain(head(headers), TABLE, packed(normal_address(peer)), proof)
     return int(proven), _native.probe_address_format(client).decode()
+
+
+def arrival(headers: list[tuple[bytes, bytes]], peer: str = "10.0.0.1") -> tuple[bytes, bytes]:
+    """proto and host of the client, as the chain has them."""
+    *_, proto, host = _native.probe_chain(head(headers), TABLE, packed(normal_address(peer)))
+    return proto, host
 
 
 def xff(*lines: bytes) -> list[tuple[bytes, bytes]]:
@@ -158,7 +164,48 @@ def test_proof_of_the_peer_is_kept_where_nothing_was_walked() -> None:
 
 def test_nobody_is_trusted_without_a_table() -> None:
     peer = packed(normal_address("10.0.0.1"))
-    assert _native.probe_chain(head(xff(b"192.0.2.1")), None, peer) == (SOCKET, peer)
+    assert _native.probe_chain(head(xff(b"192.0.2.1")), None, peer)[:2] == (SOCKET, peer)
+
+
+TOLD = [(b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Host", b"xfh.test")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (forwarded(b"for=192.0.2.1;proto=https;host=abc"), (b"https", b"abc")),
+        (forwarded(b'for="[2001:db8::1]:99";proto=https;host=abc, for=10.0.0.2'), (b"https", b"abc")),
+        (forwarded(b"for=192.0.2.1;proto=https;host=abc", b"for=10.0.0.2;proto=http;host=inner"), (b"https", b"abc")),
+        (forwarded(b"for=10.0.0.9;proto=https"), (b"https", b"")),
+        (forwarded(b'HOST="a.test:8443";Proto="HTTPS" ; for=192.0.2.1'), (b"HTTPS", b"a.test:8443")),
+        (forwarded(b'for=192.0.2.1;host="[2001:db8::5]:80"'), (b"", b"[2001:db8::5]:80")),
+        (forwarded(b"for=192.0.2.9;proto=https;host=claimed, for=192.0.2.1;proto=http"), (b"http", b"")),
+        (forwarded(b"for=unknown;proto=https;host=abc, for=10.0.0.2;proto=http"), (b"http", b"")),
+        (forwarded(b"for=192.0.2.1;proto=https;proto=http"), (b"", b"")),
+        (forwarded(b"for=192.0.2.1;host=a;host=b"), (b"", b"")),
+        (forwarded(b'for=192.0.2.1;proto="ht\\tps";host="a\\b"'), (b"", b"")),
+        (forwarded(b'for=192.0.2.1;proto="";host=""'), (b"", b"")),
+        (forwarded(b'for=192.0.2.1;proto="https x";host="a b"'), (b"", b"")),
+        (forwarded(b"for=192.0.2.1;proto=1https;host=a..b"), (b"", b"")),
+        (forwarded(b"for=192.0.2.1;proto=" + b"a" * 33), (b"", b"")),
+        (forwarded(b"for=192.0.2.1;proto=" + b"a" * 32), (b"a" * 32, b"")),
+        (forwarded(b'for=192.0.2.1;host="' + b"a" * 255 + b'"'), (b"", b"a" * 255)),
+        ([*forwarded(b"for=192.0.2.1;proto=http"), *TOLD], (b"http", b"xfh.test")),
+        ([*xff(b"192.0.2.1"), *TOLD], (b"https", b"xfh.test")),
+        ([*xff(b"192.0.2.1"), *forwarded(b"for=192.0.2.1;proto=https;host=abc")], (b"", b"")),
+        ([*xff(b"192.0.2.1"), (b"X-Forwarded-Proto", b"")], (b"", b"")),
+        ([*xff(b"unknown"), *TOLD], (b"", b"")),
+        (TOLD, (b"", b"")),
+    ],
+)
+def test_how_the_client_came(headers: list[tuple[bytes, bytes]], expected: tuple[bytes, bytes]) -> None:
+    assert arrival(headers) == expected
+    assert arrival(headers, peer="192.0.2.77") == (b"", b""), "nobody trusts this one"
+
+
+def test_an_element_that_says_a_thing_twice_ends_the_walk() -> None:
+    assert walk(forwarded(b"for=192.0.2.1;proto=https;proto=http, for=10.0.0.2")) == (CHAIN, "10.0.0.2")
+    assert walk(forwarded(b"for=192.0.2.1;by=_a;by=_b")) == (CHAIN, "192.0.2.1"), "what is not read here does not count"
 
 
 def test_at_most_32_hops() -> None:
@@ -173,7 +220,8 @@ def hostile_lists(draw: st.DrawFn) -> bytes:
          b"for=192.0.2.1", b"for=10.0.0.3", b'for="[2001:db8:a::2]"', b'for="10.0.0.4:80";by=_a', b'for="10.0.0.5',
          b'x"', b"\\", b'"',
          b'a="\\"";for=10.0.0.6', b"fe80::1%1", b"1.2.3.4:99999", b"for=10.0.0.7;for=10.0.0.8", b";for=10.0.0.9",
-         b"for=10.0.0.9;"]
+         b"for=10.0.0.9;", b"for=192.0.2.1;proto=https;host=abc", b'for=10.0.0.2;host="a.b:80";proto=http',
+         b'for=10.0.0.3;host="a\\b";proto="1x"', b"for=192.0.2.1;host=a;host=b", b'proto=a+b;for=10.0.0.8;host="[::1]"']
     )  # fmt: skip
     return draw(st.sampled_from([b",", b", ", b" ,\t"])).join(draw(st.lists(parts, max_size=6)))
 
@@ -181,19 +229,20 @@ def hostile_lists(draw: st.DrawFn) -> bytes:
 @st.composite
 def chains(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
     names = st.sampled_from([b"X-Forwarded-For", b"forwarded", b"FORWARDED", b"x-forwarded-for", b"X-Other"])
-    return [(draw(names), hostile_lists(draw)) for _ in range(draw(st.integers(0, 4)))]
+    told = draw(st.lists(st.sampled_from(TOLD), max_size=2))
+    return [*((draw(names), hostile_lists(draw)) for _ in range(draw(st.integers(0, 4)))), *told]
 
 
-def reference_walk(headers: list[tuple[bytes, bytes]], peer: str) -> tuple[int, str]:
+def reference_walk(headers: list[tuple[bytes, bytes]], peer: str) -> tuple[int, str, bytes, bytes]:
     text = [(name.decode(), value.decode("latin-1")) for name, value in headers]
-    client, hops = chain_reference.client(text, TRUSTS, normal_address(peer))
-    return (CHAIN if hops else SOCKET), str(client)
+    found = chain_reference.client(text, TRUSTS, normal_address(peer))
+    return (CHAIN if found.hops else SOCKET), str(found.client), found.proto.encode(), found.host.encode()
 
 
 @settings(max_examples=400)
 @given(chains(), st.sampled_from(["10.0.0.1", "2001:db8:a::9", "192.0.2.5"]))
 def test_as_the_reference(headers: list[tuple[bytes, bytes]], peer: str) -> None:
-    assert walk(headers, peer) == reference_walk(headers, peer)
+    assert (*walk(headers, peer), *arrival(headers, peer)) == reference_walk(headers, peer)
 
 
 BITS = [b"10.0.0.2", b"192.0.2.1", b",", b", ", b"for=", b'"', b"[", b"]", b":", b";", b"::1", b"unknown", b"\\", b"="]
@@ -431,6 +480,6 @@ def test_addresses_of_one_64_are_one_client() -> None:
     clients = set()
     for i in range(0, 65536, 257):
         line = str(ipaddress.IPv6Address(net + (i << 40) + i)).encode()
-        _, client = _native.probe_chain(head(xff(line)), TABLE, packed(normal_address("10.0.0.1")), SOCKET)
+        _, client, *_ = _native.probe_chain(head(xff(line)), TABLE, packed(normal_address("10.0.0.1")), SOCKET)
         clients.add(_native.probe_address_client(client))
     assert clients == {net.to_bytes(16, "big")}

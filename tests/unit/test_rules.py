@@ -207,11 +207,28 @@ def test_a_pair_blocks_its_client_and_a_fingerprint_itself(make: Any) -> None:
 
 def test_a_block_binds_only_its_mandate_s_areas(make: Any) -> None:
     b = make(BLOCK, gateway=TWO_AREAS)
-    b.verdicts(2)
-    assert b.ask(host="site.test")["verdict"] == "DROP"
+    assert b.verdicts(2) == ["PASS", "DENY"], "so does the request that it was made for"
+    told = b.ask(host="site.test")
+    assert (told["verdict"], told["measure"]) == ("DENY", "block"), "after the head: the connection is other's, too"
+    assert told["case_id"]
     assert b.ask(host="other.test")["verdict"] == "PASS"
     assert b.connect(listener=0)["verdict"] == "PASS", "other is reached here, too"
     assert b.connect(listener=1)["verdict"] == "DROP", "nothing but site is reached here"
+    assert b.ask(listener=1)["verdict"] == "DROP"
+
+
+def test_a_fingerprint_s_block_spares_the_listener_s_other_areas(make: Any) -> None:
+    b = make(rule("r", "1/h", '["block 1m"]', per="fingerprint"), gateway=TWO_AREAS)
+    b.verdicts(2, client="192.0.2.1", face=1)
+    assert b.ask(client="192.0.2.2", face=1)["verdict"] == "DENY"
+    assert b.ask(client="192.0.2.2", face=1, listener=1)["verdict"] == "DROP"
+    assert b.ask(client="192.0.2.2", face=1, host="other.test")["verdict"] == "PASS"
+
+
+def test_a_dry_run_decides_as_softly(make: Any) -> None:
+    b = make(BLOCK, gateway="enforce = false\n" + TWO_AREAS)
+    assert [b.ask()["decided"] for _ in range(3)] == ["PASS", "DENY", "DENY"]
+    assert [b.ask(listener=1, client="192.0.2.2")["decided"] for _ in range(3)] == ["PASS", "DROP", "DROP"]
 
 
 def test_two_mandates_that_block_one_source_cover_the_whole_listener(tmp_path: Path) -> None:
@@ -220,8 +237,10 @@ def test_two_mandates_that_block_one_source_cover_the_whole_listener(tmp_path: P
     b = bench(tmp_path, gateway, m=HEAD + BLOCK, n=second + BLOCK)
     b.verdicts(2, host="site.test")
     assert b.connect()["verdict"] == "PASS"
+    assert b.ask(host="site.test")["verdict"] == "DENY"
     b.verdicts(2, host="other.test")
     assert b.connect()["verdict"] == "DROP"
+    assert b.ask(host="site.test")["verdict"] == "DROP", "blocks cover all of it: a reset takes nothing from anybody"
     assert sorted(x["areas"] for x in b.blocks()) == [[0], [1]]
 
 
