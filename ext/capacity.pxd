@@ -20,7 +20,7 @@ cdef enum:
     HEAD_BYTES_MAX = 16384      # request or response head (hard cap)
     BUFFER_BYTES = 24576        # a pooled buffer: one head and what we add to it
     RELAY_BYTES = 262144        # the worker's one copy buffer, shared by all connections within a pass
-    PATH_BYTES_MAX = 2048       # normalised path kept for matching; longer ones are matched by their first bytes
+    PATH_BYTES_MAX = 2048       # normalised path as rules and routes see it; what fills it may be longer, and is refused
     NOTE_BYTES = 1536           # the part of an access line known before the answer
     LINE_BYTES_MAX = 4096       # a finished access line
 

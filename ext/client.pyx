@@ -360,6 +360,13 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     x.account_key = f.account_key
 
 
+cdef uint16_t request_bad(Core* e, Exchange* x, uint8_t reason) noexcept nogil:
+    """A request that was judged, and is refused for what it asks."""
+    x.reason = reason
+    e.totals.bad_requests += 1
+    return http1_status(reason)
+
+
 cdef void client_request(Core* e, Client* c) noexcept nogil:
     """Steps 4 to 6 for the head in e.request; its bytes are taken off the inbox."""
     cdef Exchange* x = exchange_open(e, c)
@@ -385,7 +392,10 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.judged_ns = e.now_ns
     note_request(e, c, x, &f)
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
-        if area_drained(e, x.area):
+        if f.path_len == PATH_BYTES_MAX:
+            # Rules and routes saw its first bytes only: what stands behind them must not get around one.
+            status = request_bad(e, x, HTTP1_PATH_TOO_LONG)
+        elif area_drained(e, x.area):
             x.retry_s = DRAIN_RETRY_S
             status = 503
         elif (f.area.routes.len or f.area.maintenance) and route_request(e, x, &f):
@@ -394,9 +404,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
             status = 413
         elif head.first[HEADER_RANGE] >= 0 and ranges_asked(data, head) > x.area.ranges_max:
             # RFC 9110 14.2: an egregious set of ranges may be rejected, which is 416 (15.5.17).
-            x.reason = HTTP1_TOO_MANY_RANGES
-            e.totals.bad_requests += 1
-            status = 416
+            status = request_bad(e, x, HTTP1_TOO_MANY_RANGES)
         else:
             status = tunnel_ask(e, x, &f)
             if status == 0:

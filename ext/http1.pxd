@@ -30,7 +30,8 @@ cdef enum:
     HTTP1_BAD_UPGRADE = 26
     HTTP1_TOO_MANY_RANGES = 27
     HTTP1_BAD_PROXY_HEADER = 28  # before any HTTP: never answered
-    HTTP1_REASONS = 29
+    HTTP1_PATH_TOO_LONG = 29    # as rules and routes see it
+    HTTP1_REASONS = 30
 
     METHOD_OTHER = 0            # any other token, forwarded as it is
     METHOD_GET = 1
@@ -173,5 +174,5 @@ cdef void chunked_init(Chunked* c) noexcept nogil
 cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t* consumed, Span* run) noexcept nogil
 
 # Path for matching (RFC 3986 6.2.2): percent-decoded where safe, dot segments and repeated slashes removed, at most cap bytes.
-# Only for matching: the origin gets the target as sent. Returns bytes written.
+# Only for matching: the origin gets the target as sent. Returns bytes written; cap: there may be more of it.
 cdef uint32_t path_normalise(const uint8_t* data, Span path, uint8_t* out, uint32_t cap) noexcept nogil

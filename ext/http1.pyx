@@ -56,7 +56,7 @@ cdef uint8_t HEADER_FLAGS[29]
 cdef uint8_t HEADER_OPTION[29]  # may be named by Connection
 cdef uint8_t NAME_SLOT[128]     # NAME_SLOTS: header id, 0: free
 cdef const char* METHOD_NAMES[10]
-cdef const char* REASON_NAMES[29]
+cdef const char* REASON_NAMES[30]
 
 
 cdef void http1_tables() noexcept:
@@ -80,7 +80,8 @@ cdef void http1_tables() noexcept:
         "ok", "more", "bad_method", "bad_target", "bad_version", "version_unsupported", "bad_line_end", "bad_header_name",
         "bad_header_value", "obs_fold", "bad_host", "missing_host", "duplicate_host", "host_mismatch", "bad_content_length",
         "length_and_chunked", "bad_transfer_encoding", "line_too_long", "head_too_large", "too_many_headers", "bad_chunk", "bad_trailer",
-        "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade", "too_many_ranges", "bad_proxy_header"]
+        "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade", "too_many_ranges", "bad_proxy_header",
+        "path_too_long"]
     memset(NAME_SLOT, 0, sizeof(NAME_SLOT))
     for i in range(1, HEADER_IDS):
         HEADER_LENGTHS[i] = <uint32_t>strlen(HEADER_NAMES[i])
@@ -105,7 +106,7 @@ http1_tables()
 cdef uint16_t http1_status(int reason) noexcept nogil:
     if reason == HTTP1_VERSION_UNSUPPORTED:
         return 505
-    if reason == HTTP1_LINE_TOO_LONG:
+    if reason == HTTP1_LINE_TOO_LONG or reason == HTTP1_PATH_TOO_LONG:
         return 414
     if reason == HTTP1_HEAD_TOO_LARGE or reason == HTTP1_TOO_MANY_HEADERS:
         return 431

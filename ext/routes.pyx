@@ -202,8 +202,8 @@ cdef uint16_t route_target(Core* e, Exchange* x, const Facts* f, Writer* w) noex
     cdef const PartSpec* part
     cdef uint32_t i, rest
     cdef Writer path
-    if f.path_len == 0 or f.path[0] != c"/" or f.path_len == PATH_BYTES_MAX:
-        return 414 if f.path_len == PATH_BYTES_MAX else 400
+    if f.path_len == 0 or f.path[0] != c"/":
+        return 400
     path.at = e.line
     path.end = e.line + sizeof(e.line)
     path.full = False

@@ -92,7 +92,13 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request may take. Bytes, counts, nanoseconds."""
 
     line_bytes_max: Annotated[
-        int, integer(64, HEAD_BYTES_MAX), Doc("Bytes of the request line (414).", unit="bytes")
+        int,
+        integer(64, HEAD_BYTES_MAX),
+        Doc(
+            "Bytes of the request line (414). A path is refused (414) from 2,048 bytes on, as rules and routes see it: "
+            "without its query, decoded where safe, without dot segments.",
+            unit="bytes",
+        ),
     ] = 8192
     head_bytes_max: Annotated[int, integer(256, HEAD_BYTES_MAX), Doc("Bytes of a whole head (431).", unit="bytes")] = (
         16384

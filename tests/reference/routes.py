@@ -54,8 +54,6 @@ def spelled(path: bytes) -> bytes:
 def rewritten(route: Route, sent: bytes) -> bytes | int:
     """The path that the origin gets; a status where it is refused."""
     path = normalise(sent, 2048)
-    if len(path) == 2048:
-        return 414
     assert route.rewrite is not None
     if route.rewrite.to:
         found = re.search(route.path_re.encode(), path) if route.path_re else None

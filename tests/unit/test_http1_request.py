@@ -414,6 +414,7 @@ def test_statuses() -> None:
     assert {reason: status for reason, status in answers.items() if status != 400} == {
         "version_unsupported": 505,
         "line_too_long": 414,
+        "path_too_long": 414,
         "head_too_large": 431,
         "too_many_headers": 431,
         "method_refused": 501,

@@ -149,10 +149,6 @@ def test_an_origin_gets_the_path_that_rules_saw(path: bytes) -> None:
     assert normalise(target, 2048) == normalise(path, 2048) or b"%25" in target
 
 
-def test_a_path_too_long_for_rules_is_not_rewritten() -> None:
-    assert probe([REWRITES[2]], b"/" + b"a" * 3000).target() == 414
-
-
 LOCATIONS = [
     Redirect("{path}{query}"),
     Redirect("https://example.org{path}{query}"),
