@@ -8,8 +8,8 @@ cdef enum:
 cdef int origin_choose(Core* e, Exchange* x, const OriginSpec** out) noexcept nogil
 # Requests of this origin in flight, over all workers.
 cdef uint64_t origin_load(Core* e, const OriginSpec* o) noexcept nogil
-# As many requests as this worker may have there, those promised a place included.
-cdef bint origin_full(Core* e, const Exchange* x, const OriginSpec* o) noexcept nogil
+# As many requests as this worker may have there, those promised a place included. Idle connections are no hindrance: they give way.
+cdef bint origin_full(Core* e, const OriginSpec* o) noexcept nogil
 # What hashing goes by: the client, or the header that the pool names (the client where it is missing). Keyed: nobody can aim at an origin.
 cdef uint64_t balance_key(Core* e, const PoolSpec* pool, const Facts* f) noexcept nogil
 # Another origin of the pool than this one could serve right now.

@@ -10,10 +10,9 @@ cdef uint64_t origin_load(Core* e, const OriginSpec* o) noexcept nogil:
     return total
 
 
-cdef bint origin_full(Core* e, const Exchange* x, const OriginSpec* o) noexcept nogil:
+cdef bint origin_full(Core* e, const OriginSpec* o) noexcept nogil:
     cdef const OriginPool* pool = &e.origin_pools[o.origin_id]
-    cdef uint32_t most = o.connections_max if o.connections_max else x.area.origin_connections_max
-    return pool.in_flight + pool.promised >= most
+    return pool.in_flight + pool.promised >= pool.connections_max
 
 
 cdef inline bint choice_hashes(const PoolSpec* pool) noexcept nogil:
@@ -40,7 +39,7 @@ cdef int origin_choose(Core* e, Exchange* x, const OriginSpec** out) noexcept no
             best = standing
             n = 0
             full = 0
-        if not choice_hashes(pool) and origin_full(e, x, o):
+        if not choice_hashes(pool) and origin_full(e, o):
             full += 1
             continue
         c = &found[n]
@@ -57,7 +56,7 @@ cdef int origin_choose(Core* e, Exchange* x, const OriginSpec** out) noexcept no
     i = balance_pick(pool.balance, found, n, x.balance_key)
     out[0] = &p.origins[pool.origins.off + found[i].index]
     # Who hashes wants this origin and no other.
-    return CHOICE_FULL if choice_hashes(pool) and origin_full(e, x, out[0]) else CHOICE_TAKE
+    return CHOICE_FULL if choice_hashes(pool) and origin_full(e, out[0]) else CHOICE_TAKE
 
 
 cdef uint64_t balance_key(Core* e, const PoolSpec* pool, const Facts* f) noexcept nogil:

@@ -511,6 +511,7 @@ cdef struct ListenerHandle:
 
 cdef struct OriginPool:             # connections to one origin, of this worker
     Origin* idle                    # last used first
+    Origin* idle_tail
     WaitQueue queue                 # of those that no other origin may serve
     int64_t turn                    # of the weighted round
     uint32_t pool_id
@@ -519,6 +520,7 @@ cdef struct OriginPool:             # connections to one origin, of this worker
     uint32_t open
     uint32_t idle_count
     uint32_t in_flight
+    uint32_t connections_max        # of this worker, as the policy in force says
     uint64_t idle_ns
     uint32_t epoch                  # grows when the address behind the id changes: older connections are not reused
     uint32_t address_bytes

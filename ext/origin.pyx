@@ -1,5 +1,5 @@
-# The origin's side: see origin.pxd. Invariants: OriginPool.open counts every connection of that id; an idle connection has no exchange,
-# no buffer and nothing unread; a connection with anything left over is never reused.
+# The origin's side: see origin.pxd. Invariants: OriginPool.open counts every connection of that id but tunnels, and a new one is made only
+# below connections_max; an idle connection has no exchange, no buffer and nothing unread; one with anything left over is never reused.
 
 
 cdef void head_drop(Core* e, Exchange* x) noexcept nogil:
@@ -20,6 +20,8 @@ cdef void pool_unlink(Core* e, Origin* o) noexcept nogil:
         pool.idle = o.pool_next
     if o.pool_next != NULL:
         o.pool_next.pool_prev = o.pool_prev
+    else:
+        pool.idle_tail = o.pool_prev
     o.pool_prev = NULL
     o.pool_next = NULL
     if o.owner != NULL:
@@ -123,6 +125,8 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
         o.pool_next = pool.idle
         if pool.idle != NULL:
             pool.idle.pool_prev = o
+        else:
+            pool.idle_tail = o
         pool.idle = o
         pool.idle_count += 1
         if o.proxy_version:
@@ -206,12 +210,18 @@ cdef Origin* pool_take(Core* e, OriginPool* pool) noexcept nogil:
     return NULL
 
 
+cdef void idle_give_way(Core* e, OriginPool* pool) noexcept nogil:
+    """Idle connections that the next request cannot use (they name another client, or it is a retry) hold places all the same."""
+    while pool.open >= pool.connections_max and pool.idle_tail != NULL:
+        origin_close(e, pool.idle_tail)
+
+
 cdef void idle_make_room(Core* e) noexcept nogil:
     """The pool of connections is shared by all origins of this worker: an idle one of another origin goes first."""
     cdef uint32_t i
     for i in range(ORIGINS_MAX):
-        if e.origin_pools[i].idle != NULL:
-            origin_close(e, e.origin_pools[i].idle)
+        if e.origin_pools[i].idle_tail != NULL:
+            origin_close(e, e.origin_pools[i].idle_tail)
             graves_clear(e)
             return
 
@@ -269,6 +279,7 @@ cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept no
         attach(e, x, o)
         request_send(e, x)
         return True
+    idle_give_way(e, pool)
     x.tries += 1
     x.tried |= <uint64_t>1 << (spec - &x.policy.policy.origins[x.pool.origins.off])
     if origin_open(e, x, spec) == 0:
@@ -478,9 +489,10 @@ cdef void idle_close(Core* e, OriginPool* pool) noexcept nogil:
         origin_close(e, pool.idle)
 
 
-cdef void pool_update(Core* e, const PoolSpec* owner, const OriginSpec* spec, uint64_t idle_ns) noexcept nogil:
+cdef void pool_update(Core* e, const AreaSpec* area, const PoolSpec* owner, const OriginSpec* spec) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
-    pool.idle_ns = idle_ns
+    pool.idle_ns = area.origin_idle_ns
+    pool.connections_max = spec.connections_max if spec.connections_max else area.origin_connections_max
     pool.pool_id = owner.pool_id
     pool.seen = e.swaps
     if pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0:
@@ -505,7 +517,7 @@ cdef void origin_pools_update(Core* e) noexcept nogil:
         for n in range(area.pool, last):
             pool = &p.pools[n]
             for k in range(pool.origins.len):
-                pool_update(e, pool, &p.origins[pool.origins.off + k], area.origin_idle_ns)
+                pool_update(e, area, pool, &p.origins[pool.origins.off + k])
     for i in range(ORIGINS_MAX):
         # No longer an origin: nothing is kept open to it. What is in flight ends.
         if e.origin_pools[i].seen != e.swaps and e.origin_pools[i].address_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +72,20 @@ def test_it_goes_with_its_client(named: Proxy) -> None:
         assert wire.get("/").status == 200
         assert named.origin.open == 1
     eventually(lambda: named.origin.open == 0, what="the origin's side ends as well")
+
+
+def test_idle_connections_of_other_clients_count_and_give_way(proxy: type[Proxy]) -> None:
+    with proxy(proxy_out="v2", limits="origin_connections_max = 2") as found, contextlib.ExitStack() as open_wires:
+        wires = [open_wires.enter_context(Wire(found.port, source=f"127.0.8.{i}")) for i in range(1, 7)]
+        for number, wire in enumerate(wires, 1):
+            assert wire.get("/").status == 200
+            assert found.gauge("origin_connections") == min(number, 2)
+        eventually(lambda: found.origin.open == 2)
+        for wire in wires[-2:]:  # the oldest gave way: these have theirs
+            assert wire.get("/again").status == 200
+        assert found.origin.connections == 6
+        open_wires.close()
+        found.whole()
 
 
 def test_an_origin_that_closes_between_requests(named: Proxy) -> None:
