@@ -86,6 +86,16 @@ cdef bint left_over(Core* e, Origin* o) noexcept nogil:
     return False
 
 
+cdef inline void look_by(Core* e, Handle* h, uint64_t due_ns) noexcept nogil:
+    """Its deadline is looked at by then. On a busy connection it is anyway, and no timer moves."""
+    if h.deadline_ns == 0 or h.deadline_ns > due_ns:
+        timer_set(e, h, due_ns)
+
+
+cdef inline bint idle_over(const Core* e, const Origin* o) noexcept nogil:
+    return e.now_ns - o.activity_ns >= e.origin_pools[o.origin_id].idle_ns
+
+
 cdef void origin_own(Core* e, Origin* o, Client* c) noexcept nogil:
     """A connection whose PROXY header named a client waits for that client alone, and goes with it."""
     if c.named != NULL:
@@ -99,7 +109,7 @@ cdef Origin* owned_take(Core* e, const Exchange* x, const OriginSpec* spec) noex
     cdef Origin* o = x.client.named
     if o == NULL:
         return NULL
-    if (o.origin_id != spec.origin_id or o.h.events & (EVENT_READ | EVENT_HANGUP) or o.named_port != x.client_port
+    if (o.origin_id != spec.origin_id or o.h.events & (EVENT_READ | EVENT_HANGUP) or idle_over(e, o) or o.named_port != x.client_port
             or not address_equal(&o.named, &x.client_address)):
         origin_close(e, o)
         return NULL
@@ -113,7 +123,7 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
     cdef Client* c = x.client
     detach(e, x)
     # The inbox still holds the bytes that are being looked at further up; what lies behind the answer has made it not reusable.
-    if not o.reusable or o.pool_epoch != pool.epoch or e.draining or left_over(e, o):
+    if not o.reusable or o.pool_epoch != pool.epoch or pool.idle_ns == 0 or e.draining or left_over(e, o):
         origin_close(e, o)
     else:
         if o.inbox != NULL:
@@ -129,6 +139,7 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
             pool.idle_tail = o
         pool.idle = o
         pool.idle_count += 1
+        look_by(e, &o.h, e.now_ns + pool.idle_ns)
         if o.proxy_version:
             origin_own(e, o, c)
     wait_serve(e, o.origin_id)
@@ -201,8 +212,8 @@ cdef Origin* pool_take(Core* e, OriginPool* pool) noexcept nogil:
     cdef Origin* o
     while pool.idle != NULL:
         o = pool.idle
-        # Something arrived while it was idle, in this very pass: not to be trusted.
-        if o.h.events & (EVENT_READ | EVENT_HANGUP) or o.proxy_version:
+        # Something arrived while it was idle, in this very pass: not to be trusted. Or its time is over, and nobody has looked yet.
+        if o.h.events & (EVENT_READ | EVENT_HANGUP) or idle_over(e, o) or o.proxy_version:
             origin_close(e, o)
             continue
         pool_unlink(e, o)
@@ -277,6 +288,7 @@ cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept no
         e.totals.origin_reused += 1
         o.state = ORIGIN_ACTIVE
         attach(e, x, o)
+        look_by(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
         request_send(e, x)
         return True
     idle_give_way(e, pool)

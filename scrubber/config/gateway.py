@@ -153,9 +153,9 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origin_wait_ns: Annotated[int, _time("0s", "5m"), Doc("How long they wait (503).")] = msgspec.field(
         default=5 * S, name="origin_wait"
     )
-    origin_idle_ns: Annotated[int, _time("0s", "1h"), Doc("How long a pooled connection is kept.")] = msgspec.field(
-        default=30 * S, name="origin_idle"
-    )
+    origin_idle_ns: Annotated[
+        int, _time("0s", "1h"), Doc("How long a pooled connection is kept; `0s`: not at all.")
+    ] = msgspec.field(default=30 * S, name="origin_idle")
 
 
 class Area(PoolSettings, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Exchange, Gone, Recorder, raw, respond
+from tests.e2e.support import SLOW
 from tests.e2e.wire import Closed, Wire, eventually, fetch
 
 MIB = 1024 * 1024
@@ -358,4 +359,52 @@ def test_who_waits_too_long_for_the_origin_is_503(proxy: type[Proxy]) -> None:
             assert time.monotonic() - began < 5
             released.set()
             assert first.answer().status == 200
+        found.whole()
+
+
+@pytest.mark.parametrize(("idle", "least_s", "most_s"), [("0s", 0.0, 0.3), ("500ms", 0.4, 1.2)])
+def test_a_pooled_connection_is_kept_for_origin_idle(
+    proxy: type[Proxy], idle: str, least_s: float, most_s: float
+) -> None:
+    with proxy(limits=f'origin_idle = "{idle}"') as found:
+        for number in range(1, 3):
+            assert fetch(found.port, "/").status == 200
+            began = time.monotonic()
+            eventually(lambda: found.origin.open == 0)
+            assert least_s <= time.monotonic() - began <= most_s * SLOW
+            assert found.origin.connections == number
+        found.whole()
+
+
+def test_a_connection_whose_time_is_over_is_not_used(proxy: type[Proxy]) -> None:
+    """Also where nobody has looked at it since: its time has become shorter."""
+    with proxy(limits='origin_idle = "30s"') as found:
+        file = found.directory / "gateway.toml"
+        assert [fetch(found.port, "/").status for _ in range(2)] == [200, 200]
+        assert found.origin.connections == 1
+        time.sleep(2.5)  # from now on it would be looked at when its 30 s are over
+        file.write_text(file.read_text().replace('"30s"', '"100ms"'))
+        assert found.running.cli("reload").returncode == 0
+        time.sleep(0.2)
+        assert fetch(found.port, "/").status == 200
+        assert found.origin.connections == 2
+        found.whole()
+
+
+def test_a_connection_that_was_idle_for_long_is_timed_like_any_other(proxy: type[Proxy]) -> None:
+    with proxy(limits='read_timeout = "500ms"') as found:
+        released = threading.Event()
+
+        def hold(exchange: Exchange) -> None:
+            released.wait(10)
+            respond()(exchange)
+
+        found.origin.answers["/hold"] = hold
+        assert fetch(found.port, "/").status == 200
+        time.sleep(2.5)  # its deadline has become that of an idle one
+        began = time.monotonic()
+        assert fetch(found.port, "/hold").status == 504
+        assert time.monotonic() - began < 2 * SLOW
+        assert found.origin.connections == 1
+        released.set()
         found.whole()
