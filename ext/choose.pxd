@@ -14,5 +14,7 @@ cdef bint origin_full(Core* e, const OriginSpec* o) noexcept nogil
 cdef uint64_t balance_key(Core* e, const PoolSpec* pool, const Facts* f) noexcept nogil
 # Another origin of the pool than this one could serve right now.
 cdef bint origin_others(Core* e, const Policy* p, const PoolSpec* pool, const OriginSpec* but) noexcept nogil
+# Whoever was ejected from the pool is a candidate like any other again.
+cdef void origins_readmit(Core* e, const Policy* p, const PoolSpec* pool) noexcept nogil
 # An operator has drained the area.
 cdef bint area_drained(Core* e, const AreaSpec* area) noexcept nogil

@@ -81,5 +81,14 @@ cdef bint origin_others(Core* e, const Policy* p, const PoolSpec* pool, const Or
     return False
 
 
+cdef void origins_readmit(Core* e, const Policy* p, const PoolSpec* pool) noexcept nogil:
+    cdef OriginState* s
+    cdef uint32_t i
+    for i in range(pool.origins.len):
+        s = origin_state(e.shared.origins, &p.origins[pool.origins.off + i])
+        if s != NULL:
+            origin_readmit(pool, s, e.now_ns)
+
+
 cdef bint area_drained(Core* e, const AreaSpec* area) noexcept nogil:
     return load_u64(&e.shared.control.areas[area.area_id].drained) != 0

@@ -330,12 +330,13 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
 
 
 cdef void connect_failure(Core* e, Exchange* x) noexcept nogil:
-    """What a failed connect says of its origin."""
+    """What a failed connect says of its origin; and where no other one is good either, of those that were ejected before it."""
     cdef OriginState* s = origin_state(e.shared.origins, x.spec)
-    if s == NULL:
-        return
-    if origin_failed_once(x.pool, s, origin_others(e, x.policy.policy, x.pool, x.spec), e.now_ns):
+    cdef bint others = origin_others(e, x.policy.policy, x.pool, x.spec)
+    if s != NULL and origin_failed_once(x.pool, s, others, e.now_ns):
         e.totals.origin_ejections += 1
+    if not others:
+        origins_readmit(e, x.policy.policy, x.pool)
 
 
 cdef void connect_failed(Core* e, Origin* o, uint16_t status) noexcept nogil:

@@ -28,5 +28,7 @@ cdef OriginState* origin_state(OriginState* all, const OriginSpec* o) noexcept n
 cdef uint32_t origin_standing(const PoolSpec* pool, const OriginSpec* o, const OriginState* s, uint64_t now_ns) noexcept nogil
 cdef uint32_t origin_weight(const PoolSpec* pool, const OriginSpec* o, const OriginState* s, uint64_t now_ns) noexcept nogil
 cdef void origin_worked(const PoolSpec* pool, OriginState* s, uint64_t now_ns) noexcept nogil
+# Its ejection, if there is one, ends now.
+cdef void origin_readmit(const PoolSpec* pool, OriginState* s, uint64_t now_ns) noexcept nogil
 # A connect failed. True: this put it out. `others`: another origin of the pool is there to take its place.
 cdef bint origin_failed_once(const PoolSpec* pool, OriginState* s, bint others, uint64_t now_ns) noexcept nogil

@@ -43,6 +43,14 @@ cdef void origin_worked(const PoolSpec* pool, OriginState* s, uint64_t now_ns) n
             store_u64(&s.ejections, 0)
 
 
+cdef void origin_readmit(const PoolSpec* pool, OriginState* s, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t until_ns = load_u64(&s.ejected_until_ns)
+    cdef uint64_t times = load_u64(&s.ejections)
+    # It began when others could serve, and does not count: the next one is no longer than this was.
+    if origin_ejected(pool, s, now_ns) and cas_u64(&s.ejected_until_ns, until_ns, now_ns) and times:
+        store_u64(&s.ejections, times - 1)
+
+
 cdef bint origin_failed_once(const PoolSpec* pool, OriginState* s, bint others, uint64_t now_ns) noexcept nogil:
     cdef uint64_t until_ns, times, out_ns
     if pool.eject_after == 0 or add_u64(&s.failures, 1) < pool.eject_after or not others:

@@ -178,6 +178,23 @@ def test_refused_connections_eject_and_never_the_last(gateway: GatewayFactory, n
     until(lambda: acts_of(running, "origin_back"))
 
 
+def test_who_was_ejected_serves_when_the_last_one_fails(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
+    a, b = named("a"), named("b")
+    area = 'balance = "round_robin"\neject_after = 2\neject_time = "10m"\neject_time_max = "1h"'
+    running = gateway(text=text_of([a.at, b.at], area))
+    a.stop()
+    assert ask(running, 8) == {"b": 8}
+    assert state_of(running, a)["state"] == "ejected"
+    b.stop()
+    assert ask(running, 3) == {"502": 3}  # both are dead
+    a.start()
+    assert ask(running, 60)["a"] >= 58
+    assert (state_of(running, a)["state"], state_of(running, b)["state"]) == ("up", "ejected")
+    a.stop()
+    b.start()
+    assert ask(running, 60)["b"] >= 58
+
+
 def test_an_origin_s_errors_eject_nobody(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     a, b = named("a"), named("b")
     a.status = 500
