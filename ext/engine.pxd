@@ -137,6 +137,9 @@ cdef extern from *:
     const int ECONNABORTED
     const int EMFILE
     const int ENFILE
+    const int ENOBUFS
+    const int ENOMEM
+    const int EADDRNOTAVAIL
     const int MSG_NOSIGNAL
     const int SHUT_WR
     const int AF_INET6
@@ -459,7 +462,7 @@ cdef struct Exchange:
     uint8_t reason                  # HTTP1_* when the head was refused
     uint16_t status                 # sent to the client; 0: none
     uint16_t origin_id
-    uint16_t connect_status         # of the last connect that failed: 502, or 504 for one that took too long
+    uint16_t connect_status         # of the last connect that failed: 502, 504 for one that took too long, 503 for one not begun
     uint32_t window                 # bytes read at once for the body: grows while the client keeps up
     uint64_t request_left           # BODY_LENGTH
     uint64_t response_left

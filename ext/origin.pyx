@@ -227,23 +227,28 @@ cdef void idle_give_way(Core* e, OriginPool* pool) noexcept nogil:
         origin_close(e, pool.idle_tail)
 
 
-cdef void idle_make_room(Core* e) noexcept nogil:
-    """The pool of connections is shared by all origins of this worker: an idle one of another origin goes first."""
+cdef bint idle_make_room(Core* e) noexcept nogil:
+    """Connections and descriptors are shared by all origins of this worker: an idle one of another origin goes first."""
     cdef uint32_t i
     for i in range(ORIGINS_MAX):
         if e.origin_pools[i].idle_tail != NULL:
             origin_close(e, e.origin_pools[i].idle_tail)
             graves_clear(e)
-            return
+            return True
+    return False
+
+
+cdef inline bint is_shortage(int error) noexcept nogil:
+    """Something ran out: descriptors, memory, ports, or places in a Unix socket's backlog. It says nothing against the origin."""
+    return (error == -EMFILE or error == -ENFILE or error == -ENOBUFS or error == -ENOMEM or error == -EADDRNOTAVAIL
+            or error == -EAGAIN)
 
 
 cdef int origin_open(Core* e, Exchange* x, const OriginSpec* spec) noexcept nogil:
     """0, or a negative errno. On success the exchange waits for the connection."""
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
     cdef Origin* o
-    cdef int fd
-    e.totals.origin_connects += 1
-    fd = scrubber_connect(<int>spec.family, spec.sockaddr, spec.address_bytes)
+    cdef int fd = scrubber_connect(<int>spec.family, spec.sockaddr, spec.address_bytes)
     if fd < 0:
         return fd
     o = <Origin*>pool_get(&e.origins)
@@ -280,6 +285,7 @@ cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept no
     """A pooled connection to this origin, or a new one. False: neither could be had."""
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
     cdef Origin* o
+    cdef int error
     x.spec = spec
     x.origin_id = <uint16_t>spec.origin_id
     # A retry must not meet another stale connection.
@@ -294,9 +300,18 @@ cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept no
     idle_give_way(e, pool)
     x.tries += 1
     x.tried |= <uint64_t>1 << (spec - &x.policy.policy.origins[x.pool.origins.off])
-    if origin_open(e, x, spec) == 0:
+    error = origin_open(e, x, spec)
+    if (error == -EMFILE or error == -ENFILE) and idle_make_room(e):
+        error = origin_open(e, x, spec)
+    if is_shortage(error):
+        e.totals.origin_shortages += 1
+        x.connect_status = 503
+        return False
+    e.totals.origin_connects += 1
+    if error == 0:
         return True
     e.totals.origin_connect_errors += 1
+    x.connect_status = 502
     connect_failure(e, x)
     return False
 

@@ -166,6 +166,8 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     text.counter("scrubber_timeouts", "Client connections cut by a deadline.", timeouts)
     one("scrubber_origin_connects", "Connections made to origins.", "origin_connects")
     one("scrubber_origin_connect_errors", "Of these, failed.", "origin_connect_errors")
+    short = "Connections to origins that could not be begun: descriptors, ports or memory ran out here."
+    one("scrubber_origin_shortages", short, "origin_shortages")
     one("scrubber_origin_reuses", "Requests on a pooled connection.", "origin_reused")
     one("scrubber_origin_retries", "Requests sent again after a stale pooled connection.", "origin_retries")
     one("scrubber_origin_retries_refused", "Further tries that the retry budget refused.", "origin_retries_refused")

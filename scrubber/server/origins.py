@@ -23,6 +23,8 @@ from scrubber.mandate.slots import origin_key, origin_name, pool_name, pools_of
 from scrubber.server.journal import Journal
 from scrubber.units import NS_PER_S
 
+SHORTAGE_SAY_S = 60.0  # from one record of it to the next
+
 
 @dataclass(frozen=True)
 class Place:
@@ -67,6 +69,8 @@ class Origins:
         self._ejections: dict[int, int] = {}  # by key
         self._out: dict[int, Place] = {}
         self._named: dict[int, Place] = {}  # by key; also those that a name stood for before
+        self._short = int(memory.totals([])["origin_shortages"])
+        self._short_said_s = -SHORTAGE_SAY_S
 
     def claim(self, policy: PolicyInForce, *, begun: bool = False) -> None:
         """Make the entries those of this policy's origins. `begun`: they have been serving before we came."""
@@ -90,6 +94,7 @@ class Origins:
 
     def look(self, policy: PolicyInForce) -> None:
         """Record those that were ejected, and those that are back. (Health checks record what they find.)"""
+        self._look_short(time.monotonic())
         now_ns = time.monotonic_ns()
         for place in places_of(policy):
             state = self._memory.origin_state(place.index, place.key)
@@ -106,6 +111,15 @@ class Origins:
                 self._out[place.key] = place
             else:
                 self._out.pop(place.key, None)
+
+    def _look_short(self, now_s: float) -> None:
+        """Record that connections could not even be begun, once a minute: no origin is to blame for it."""
+        count = int(self._memory.totals([])["origin_shortages"])
+        if count > self._short and now_s - self._short_said_s >= SHORTAGE_SAY_S:
+            said = f"{count - self._short} connections to origins could not be begun here"
+            why = "descriptors, ports or memory ran out"
+            self._journal.record(acts.made("origin_shortage", f"{said}: {why}"))
+            self._short, self._short_said_s = count, now_s
 
     def _record(self, action: str, message: str, place: Place, **fields: Any) -> None:
         named = {"scrubber.areas": [place.area], "scrubber.pool": place.pool, "scrubber.origin": place.written}

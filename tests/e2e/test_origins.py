@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
+import resource
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -193,6 +195,46 @@ def test_who_was_ejected_serves_when_the_last_one_fails(gateway: GatewayFactory,
     a.stop()
     b.start()
     assert ask(running, 60)["b"] >= 58
+
+
+@contextlib.contextmanager
+def no_descriptor_left(pid: int) -> Iterator[None]:
+    """Every descriptor that the process may open is open already."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest_free = next(number for number in itertools.count() if number not in taken)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_want_of_descriptors_is_no_origin_s_fault(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
+    members = [named(name) for name in "abc"]
+    area = 'balance = "round_robin"\neject_after = 1\neject_time = "10m"\neject_time_max = "1h"'
+    running = gateway(text=text_of([m.at for m in members], area + '\n[area.limits]\norigin_idle = "0s"'))
+    client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
+    assert ask(running, 3, on=client) == {"a": 1, "b": 1, "c": 1}
+    until(lambda: metric(running, "scrubber_origin_connections") == 0)
+    with no_descriptor_left(running.worker_pid()):
+        assert ask(running, 6, on=client) == {"503": 6}
+        (act,) = until(lambda: acts_of(running, "origin_shortage"))
+        assert "could not be begun" in act["message"]
+    assert metric(running, "scrubber_origin_shortages_total") >= 6
+    assert metric(running, "scrubber_origin_connect_errors_total") == 0
+    assert {state_of(running, m)["state"] for m in members} == {"up"}
+    assert ask(running, 6, on=client) == {"a": 2, "b": 2, "c": 2}
+    client.close()
+
+
+def test_idle_connections_give_up_their_descriptors(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
+    a, b = named("a"), named("b")
+    running = gateway(text=text_of([a.at, b.at], 'balance = "round_robin"'))
+    client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
+    assert ask(running, 1, on=client) == {"a": 1}
+    with no_descriptor_left(running.worker_pid()):
+        assert ask(running, 4, on=client) == {"a": 2, "b": 2}
+    assert metric(running, "scrubber_origin_shortages_total") == 0
+    client.close()
 
 
 def test_an_origin_s_errors_eject_nobody(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
