@@ -519,10 +519,14 @@ cdef void idle_close(Core* e, OriginPool* pool) noexcept nogil:
 
 cdef void pool_update(Core* e, const AreaSpec* area, const PoolSpec* owner, const OriginSpec* spec) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
+    cdef bint before = pool.seen + 1 == e.swaps
     pool.idle_ns = area.origin_idle_ns
     pool.connections_max = spec.connections_max if spec.connections_max else area.origin_connections_max
     pool.pool_id = owner.pool_id
     pool.seen = e.swaps
+    # A new origin is none that those who wait know of.
+    if before and origin_standing(owner, spec, origin_state(e.shared.origins, spec), e.now_ns) == STANDING_GOOD:
+        wait_fill(e, <uint16_t>spec.origin_id)
     if pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0:
         return
     pool.epoch += 1

@@ -85,6 +85,12 @@ cdef void wait_serve(Core* e, uint16_t origin_id) noexcept nogil:
     ready_add(e, &x.client.h)
 
 
+cdef void wait_fill(Core* e, uint16_t origin_id) noexcept nogil:
+    cdef OriginPool* pool = &e.origin_pools[origin_id]
+    while pool.in_flight + pool.promised < pool.connections_max and (pool.queue.waiting or e.pools[pool.pool_id].queue.waiting):
+        wait_serve(e, origin_id)
+
+
 cdef void promise_end(Core* e, Exchange* x) noexcept nogil:
     if x.promised:
         x.promised = 0

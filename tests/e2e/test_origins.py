@@ -380,6 +380,23 @@ def test_a_place_that_comes_free_goes_to_whoever_waits(gateway: GatewayFactory, 
     assert metric(running, "scrubber_origin_waits_total") == 4
 
 
+def test_a_higher_limit_is_for_those_who_wait_already(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
+    a = named("a")
+    text = text_of([{"address": a.at, "connections_max": 1}], '[area.limits]\norigin_wait = "30s"')
+    running = gateway(text=text)
+    a.gate.clear()
+    threads = held(running, 5)
+    until(lambda: metric(running, "scrubber_origin_waiting") == 4)
+    running.file.write_text(text.replace("connections_max = 1", "connections_max = 3"))
+    assert running.cli("reload").returncode == 0
+    until(lambda: len(a.paths) == 3, 0.5)
+    assert metric(running, "scrubber_origin_waiting") == 2
+    a.gate.set()
+    for thread in threads:
+        thread.join(10 * SLOW)
+    assert len(a.paths) == 5
+
+
 def test_the_queue_is_bounded_and_timed(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     a = named("a")
     members: list[str | dict[str, object]] = [{"address": a.at, "connections_max": 1}]
