@@ -9,6 +9,8 @@ import contextlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
 
@@ -16,6 +18,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     named: Named
+
+
+class _UnixServer(_Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's asks for the name of a host
+        self.server_name, self.server_port = "", 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Named:
-    """An origin that answers every request with its name."""
+    """An origin that answers every request with its name. `address`: of a host, or "unix:/path"."""
 
     def __init__(self, name: str, address: str = "127.0.0.1", port: int = 0) -> None:
         self.name, self.address = name, address
@@ -72,9 +82,14 @@ class Named:
     def start(self) -> None:
         """Listen, again at the same port."""
         assert self._server is None
-        self._server = _Server((self.address, self.port), _Handler)
+        if self.address.startswith("unix:"):
+            path = self.address.removeprefix("unix:")
+            Path(path).unlink(missing_ok=True)
+            self._server = _UnixServer(path, _Handler)  # type: ignore[arg-type]
+        else:
+            self._server = _Server((self.address, self.port), _Handler)
+            self.port = self._server.server_address[1]
         self._server.named = self
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -90,4 +105,4 @@ class Named:
 
     @property
     def at(self) -> str:
-        return f"{self.address}:{self.port}"
+        return self.address if self.address.startswith("unix:") else f"{self.address}:{self.port}"

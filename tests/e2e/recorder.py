@@ -202,16 +202,18 @@ def raw(*pieces: bytes, close: bool = False, pause_s: float = 0.0) -> Answer:
 
 
 class Recorder:
-    """The origin. `answers`: by path (without query), once the body is there; `on_head`: the same, before its body."""
+    """The origin, at a host's port or a Unix socket ("unix:/path"). `answers`: by path (without query), once the body
+    is there; `on_head`: the same, before its body."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        unix = host.startswith("unix:")
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((host, port))
+        self.listener.bind(host.removeprefix("unix:") if unix else (host, port))
         self.listener.listen(512)
         self.host = host
-        self.port: int = self.listener.getsockname()[1]
+        self.port: int = 0 if unix else self.listener.getsockname()[1]
         self.answers: dict[str, Answer] = {}
         self.on_head: dict[str, Answer] = {}
         self.default: Answer = respond()
@@ -231,6 +233,8 @@ class Recorder:
 
     @property
     def address(self) -> str:
+        if self.host.startswith("unix:"):
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def accept(self) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -493,10 +494,25 @@ def test_a_reload_keeps_what_is_known_of_origins(gateway: GatewayFactory, named:
     assert set(ask(running, 12)) == {"b", "c"}
 
 
-def test_a_unix_socket_is_an_origin_among_others(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
-    a = named("a")
-    running = gateway(text=text_of([a.at, "unix:/nonexistent.sock"], 'balance = "round_robin"'))
-    assert ask(running, 10) == {"a": 10}
+def test_a_unix_socket_is_an_origin_among_others(
+    gateway: GatewayFactory, named: Callable[..., Named], tmp_path: Path
+) -> None:
+    a, u = named("a"), named("u", address=f"unix:{tmp_path}/app.sock")
+    area = 'balance = "round_robin"\neject_after = 2\neject_time = "10m"\neject_time_max = "1h"\n'
+    running = gateway(text=text_of([a.at, u.at], area + FAST_HEALTH))
+    assert ask(running, 10) == {"a": 5, "u": 5}
+    u.healthy = False
+    until(lambda: state_of(running, u)["health"] == "down")
+    assert ask(running, 4) == {"a": 4}
+    u.healthy = True
+    until(lambda: state_of(running, u)["health"] == "up")
+    assert running.cli("drain", u.at).returncode == 0
+    assert ask(running, 4) == {"a": 4}
+    assert running.cli("undrain", u.at).returncode == 0
+    assert ask(running, 4) == {"a": 2, "u": 2}
+    u.stop()
+    assert ask(running, 8) == {"a": 8}
+    assert u.at in {line.get("scrubber.origin") for line in running.log_lines()}
 
 
 def test_real_applications_share_the_work(gateway: GatewayFactory, origins: Callable[..., Origin]) -> None:

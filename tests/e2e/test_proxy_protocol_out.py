@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,22 @@ def test_connections_are_never_shared_between_clients(named: Proxy) -> None:
     for path, port in ports.items():
         assert {named.origin.named[r.connection]["source"][1] for r in named.origin.of(path)} == {port}
     assert named.origin.connections == 3
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_over_a_unix_socket(proxy: type[Proxy], tmp_path: Path, version: str) -> None:
+    with proxy(proxy_out=version, origin_host=f"unix:{tmp_path}/app.sock") as found:
+        with Wire(found.port, source=ONE) as one, Wire(found.port, source=TWO) as two:
+            for _ in range(2):
+                for path, wire in (("/one", one), ("/two", two)):
+                    assert wire.get(path).status == 200
+            port = one.sock.getsockname()[1]
+        assert found.origin.connections == 2
+        assert said(found, "/one")["source"] == (address(ONE), port)
+        assert said(found, "/one")["destination"] == (address("127.0.0.1"), found.port)
+        assert said(found, "/two")["source"][0] == address(TWO)
+        assert found.origin.malformed == []
+        found.whole()
 
 
 def test_it_goes_with_its_client(named: Proxy) -> None:
