@@ -143,12 +143,20 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origin_connections_max: Annotated[
         int,
         integer(1, 65535),
-        Doc("Connections to the area's origins, pooled and in use; workers share them out.", unit="connections"),
+        Doc(
+            "Connections to each origin (of each pool) that has no `connections_max` of its own, in use and idle, "
+            "tunnels apart; workers share them out.",
+            unit="connections",
+        ),
     ] = 256
     origin_wait_max: Annotated[
         int,
         integer(0, 65535),
-        Doc("Requests that wait for one (503 beyond); workers share them out.", unit="requests"),
+        Doc(
+            "Requests that wait for one, in each pool (for each origin where it balances by hash); 503 beyond. Workers "
+            "share them out.",
+            unit="requests",
+        ),
     ] = 1024
     origin_wait_ns: Annotated[int, _time("0s", "5m"), Doc("How long they wait (503).")] = msgspec.field(
         default=5 * S, name="origin_wait"
@@ -249,7 +257,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the whole gateway; workers share them out."""
 
     connections_max: Annotated[
-        int, integer(16, 2**24), Doc("Open client connections; workers share them out.", unit="connections")
+        int,
+        integer(16, 2**24),
+        Doc(
+            "Open client connections, tunnels among them; workers share them out. It bounds the connections to origins "
+            "and the buffers (24 KiB) of a worker as well, which is why a reload cannot raise it.",
+            unit="connections",
+        ),
     ] = 16384
     connections_client_max: Annotated[
         int,

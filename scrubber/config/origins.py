@@ -155,7 +155,12 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[
         int,
         integer(0, 65535),
-        Doc("Connections to this origin; workers share them out.", "64", "connections", default="0: the area's"),
+        Doc(
+            "Connections to this origin, in use and idle, tunnels apart; workers share them out.",
+            "64",
+            "connections",
+            default="0: the area's",
+        ),
     ] = 0
     weight: Annotated[int, integer(1, 256), Doc("Its share against the others of its pool.", "3")] = 1
     backup: Annotated[bool, Doc("Only while none of the others serves.")] = False

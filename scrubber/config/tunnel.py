@@ -74,5 +74,8 @@ class Tunnel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total_max: Annotated[
         int,
         integer(1, 2**24),
-        Doc("Tunnels in this area, over all workers; the next one is answered 503.", unit="tunnels"),
+        Doc(
+            "Tunnels in this area, over all workers; the next one is answered 503. Each is one of `connections_max`.",
+            unit="tunnels",
+        ),
     ] = 1024

@@ -23,6 +23,7 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.errors import KernelError, OperatorError
+from scrubber.mandate.compile_gateway import share_of_worker
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
 from scrubber.mandate.slots import Slots
@@ -34,6 +35,8 @@ from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
 
 FIRST_GENERATION = 1
+ORIGINS_IDLE = 1024  # connections to origins that may be kept open while every client has one in use
+BUFFERS_MIN = 8192
 COUNT_CELLS_MIN = 1024
 
 
@@ -83,7 +86,7 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         protects=protects(gateway),
         admin_socket=gateway.admin.socket,
         settings={
-            "engine": {"connections_max": max(1, gateway.limits.connections_max // gateway.workers)},
+            "engine": engine_sizes(gateway),
             "connections_max": gateway.limits.connections_max,
         },
         gateway_file=gateway.file,
@@ -93,6 +96,18 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         serving=former.handover.serving if former else -1,
         waiter_pid=former.handover.waiter_pid if former else 0,
     )
+
+
+def engine_sizes(gateway: Gateway) -> dict[str, int]:
+    """Objects in a worker's pools; what is not used costs address space only. They outlive reloads, so they follow from
+    connections_max, which no reload raises: a client has one origin connection at most, be it a tunnel's, and needs one
+    buffer at least to be read."""
+    clients = share_of_worker(gateway.limits.connections_max, gateway.workers)
+    return {
+        "connections_max": clients,
+        "origins_max": clients + ORIGINS_IDLE,
+        "buffers_max": max(clients, BUFFERS_MIN),
+    }
 
 
 def listener_plans(policy: PolicyInForce) -> list[ListenerPlan]:
