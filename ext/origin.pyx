@@ -1,5 +1,6 @@
-# The origin's side: see origin.pxd. Invariants: OriginPool.open counts every connection of that id but tunnels, and a new one is made only
-# below connections_max; an idle connection has no exchange, no buffer and nothing unread; one with anything left over is never reused.
+# The origin's side: see origin.pxd. Invariants: OriginPool.open counts every connection of that id, in_flight those with a request, tunnels
+# in neither; a new one is made only below connections_max; an idle connection has no exchange, no buffer and nothing unread; one with
+# anything left over is never reused.
 
 
 cdef void head_drop(Core* e, Exchange* x) noexcept nogil:
@@ -45,20 +46,25 @@ cdef void origin_close(Core* e, Origin* o) noexcept nogil:
     handle_bury(e, &o.h, False)
 
 
+cdef inline void in_flight_add(Core* e, uint16_t origin_id, int32_t delta) noexcept nogil:
+    cdef OriginPool* pool = &e.origin_pools[origin_id]
+    pool.in_flight += <uint32_t>delta
+    e.gauges.origin_in_flight[origin_id] = pool.in_flight
+
+
 cdef void origin_tunnels(Core* e, Origin* o) noexcept nogil:
     o.state = ORIGIN_TUNNEL
     o.reusable = 0
     e.origin_pools[o.origin_id].open -= 1
+    in_flight_add(e, o.origin_id, -1)   # its place is free for a request
     wait_serve(e, o.origin_id)
 
 
 cdef void detach(Core* e, Exchange* x) noexcept nogil:
-    cdef OriginPool* pool
     if x.origin == NULL:
         return
-    pool = &e.origin_pools[x.origin.origin_id]
-    pool.in_flight -= 1
-    e.gauges.origin_in_flight[x.origin.origin_id] = pool.in_flight
+    if x.origin.state != ORIGIN_TUNNEL:
+        in_flight_add(e, x.origin.origin_id, -1)
     x.origin.exchange = NULL
     x.origin = NULL
 
@@ -152,11 +158,9 @@ cdef inline uint16_t proxy_version(const OriginSpec* spec) noexcept nogil:
 
 
 cdef void attach(Core* e, Exchange* x, Origin* o) noexcept nogil:
-    cdef OriginPool* pool = &e.origin_pools[o.origin_id]
     o.exchange = x
     x.origin = o
-    pool.in_flight += 1
-    e.gauges.origin_in_flight[o.origin_id] = pool.in_flight
+    in_flight_add(e, o.origin_id, 1)
 
 
 cdef bint name_client(Core* e, Exchange* x, Origin* o) noexcept nogil:

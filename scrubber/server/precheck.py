@@ -67,14 +67,16 @@ def files_needed(gateway: Gateway) -> int:
     """Open files that a worker may come to need."""
     clients = gateway.limits.connections_max // gateway.workers
     origins = sum(area.limits.origin_connections_max for area in gateway.areas) // gateway.workers
-    return clients + origins + FILES_OWN
+    # Beside these: the origin's side of tunnels, of which each has a client.
+    tunnels = sum(area.tunnel.total_max for area in gateway.areas if area.upgrade) // gateway.workers
+    return clients + origins + min(tunnels, clients) + FILES_OWN
 
 
 def _check_files(gateway: Gateway, found: Findings) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = files_needed(gateway)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        message = f"open files are limited to {hard}, a worker may need {needed} (clients, origins, its own)"
+        message = f"open files are limited to {hard}, a worker may need {needed} (clients, origins, tunnels, its own)"
         hint = "raise the limit (ulimit -Hn; systemd: LimitNOFILE=), or lower connections_max"
         found.warn("limits.connections_max", message, hint, f"at most {max(hard - needed, 0)} more than now")
 

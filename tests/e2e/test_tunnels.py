@@ -13,9 +13,9 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Answer as Answering
-from tests.e2e.recorder import Exchange, Gone, raw, respond
+from tests.e2e.recorder import Exchange, Gone, Recorder, raw, respond
 from tests.e2e.support import SLOW, until
-from tests.e2e.wire import Closed, Wire, eventually
+from tests.e2e.wire import Closed, Wire, eventually, fetch
 
 ASK = (
     b"GET /ws HTTP/1.1\r\nHost: site.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
@@ -286,6 +286,78 @@ def test_an_abort_on_one_side_ends_the_other(ws: Proxy, who: str) -> None:
             assert gone.wait(5 * SLOW)
         else:
             assert wire.ends() != "open"
+
+
+def in_flight(proxy: Proxy) -> int:
+    return proxy.gauge("origin_in_flight")
+
+
+def test_tunnels_take_no_place_of_a_request(proxy: type[Proxy]) -> None:
+    """As many as the origin has places, however each ends: requests have all of them."""
+    with proxy(limits='origin_connections_max = 2\norigin_wait = "500ms"') as found:
+        found.origin.answers["/ws"] = echoing()
+        found.origin.answers["/cut"] = lambda exchange: (exchange.send(GRANT), exchange.sock.recv(1), exchange.reset())
+        for end in ("closed", "client resets", "origin resets"):
+            ask = ASK.replace(b"/ws", b"/cut") if end == "origin resets" else ASK
+            open_ones = [tunnel(found.port, ask) for _ in range(2)]
+            assert (found.gauge("tunnels"), in_flight(found)) == (2, 0)
+            for _ in range(3):
+                assert fetch(found.port, "/plain").status == 200
+            for wire in open_ones:
+                if end == "closed":
+                    wire.finish()
+                    assert wire.ends() == "closed"
+                elif end == "client resets":
+                    wire.reset()
+                else:
+                    wire.send(b"x")
+                    assert wire.ends() != "open"
+                wire.sock.close()
+            until(lambda: found.gauge("tunnels") == 0)
+            assert in_flight(found) == 0
+        # Two places, not more, not fewer.
+        go = threading.Event()
+        found.origin.answers["/held"] = lambda exchange: (go.wait(30), respond()(exchange))
+        held = [Wire(found.port) for _ in range(2)]
+        for wire in held:
+            wire.send(b"GET /held HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        until(lambda: in_flight(found) == 2)
+        assert fetch(found.port, "/plain").status == 503
+        go.set()
+        for wire in held:
+            assert wire.answer().status == 200
+            wire.sock.close()
+        found.whole()
+        assert in_flight(found) == 0
+
+
+def test_who_waits_has_the_place_that_a_tunnel_leaves(proxy: type[Proxy]) -> None:
+    with proxy(limits="origin_connections_max = 1") as found:
+        found.origin.answers["/ws"] = echoing(pause_s=0.5)
+        with Wire(found.port) as wire, Wire(found.port) as other:
+            wire.send(ASK)
+            until(lambda: in_flight(found) == 1)
+            other.send(b"GET /plain HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            assert wire.head().status == 101
+            assert other.answer().status == 200
+            wire.send(b"still open")
+            assert wire.exactly(10) == b"still open"
+        found.whole()
+
+
+def test_an_idle_tunnel_is_no_load(proxy: type[Proxy]) -> None:
+    """Least connections is about requests: the origin with a tunnel has its turn as before."""
+    with contextlib.closing(Recorder()) as other, proxy() as found:
+        found.origin.answers["/ws"] = other.answers["/ws"] = echoing()
+        file = found.directory / "gateway.toml"
+        file.write_text(
+            file.read_text().replace(f'["{found.origin.address}"]', f'["{found.origin.address}", "{other.address}"]')
+        )
+        found.reload("")
+        with tunnel(found.port):
+            for _ in range(10):
+                assert fetch(found.port, "/plain").status == 200
+        assert (len(found.origin.of("/plain")), len(other.of("/plain"))) == (5, 5)
 
 
 LIMITS = """

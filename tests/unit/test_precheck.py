@@ -58,11 +58,13 @@ def test_sound_files_on_a_sound_machine(tmp_path: Path) -> None:
 
 def test_open_files_against_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = load(tmp_path, gateway_text(9, workers=2, more="[limits]\nconnections_max = 4000\n"))
-    assert module.files_needed(gateway) == 2000 + 128 + module.FILES_OWN
+    assert module.files_needed(gateway) == 2000 + 128 + 512 + module.FILES_OWN  # tunnels: 1024 over both workers
+    few = load(tmp_path, gateway_text(9, workers=2, more="[limits]\nconnections_max = 200\n"))
+    assert module.files_needed(few) == 100 + 128 + 100 + module.FILES_OWN  # each has a client
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2000))
     (problem,) = precheck(gateway).problems
     assert problem.path == "limits.connections_max"
-    assert "limited to 2000, a worker may need 2228" in problem.message
+    assert "limited to 2000, a worker may need 2740" in problem.message
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert precheck(gateway).problems == []
 
