@@ -6,7 +6,7 @@ cdef enum:
     ASK_NO_STORE = 4
     ASK_NO_CACHE = 8
     ASK_ONLY_IF_CACHED = 16
-    ASK_CREDENTIALS = 32        # Authorization or Cookie: only answers that say public (for Cookie stricter than the RFC)
+    ASK_CREDENTIALS = 32        # Authorization, Cookie, the area's account: only answers that say public (stricter than the RFC)
     ASK_RANGE = 64
     ASK_SINCE = 128             # modified_since_s is a time
 
@@ -60,7 +60,9 @@ cdef struct CacheAnswer:
 
 # RFC 9110 5.6.7: all three forms. now_s: for two-digit years. False: not a date.
 cdef bint http_date_parse(const uint8_t* text, uint32_t length, int64_t now_s, int64_t* out) noexcept nogil
-cdef void cache_ask(const uint8_t* data, const RequestHead* head, int64_t now_s, CacheAsk* out) noexcept nogil
+# account: name of the field that says whose request it is, where that is neither Authorization nor Cookie; length 0: none.
+cdef void cache_ask(const uint8_t* data, const RequestHead* head, const uint8_t* account, uint32_t account_len, int64_t now_s,
+                    CacheAsk* out) noexcept nogil
 # asked_wall_ns, got_wall_ns: when the request went out and its answer's head was there.
 cdef void cache_answer(const uint8_t* data, const ResponseHead* head, uint8_t method, uint32_t ask_flags, const CacheSpec* spec,
                        uint64_t asked_wall_ns, uint64_t got_wall_ns, CacheAnswer* out) noexcept nogil

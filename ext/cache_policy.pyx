@@ -252,7 +252,8 @@ cdef void ask_directives(const uint8_t* data, const RequestHead* head, CacheAsk*
         out.flags |= ASK_NO_CACHE
 
 
-cdef void cache_ask(const uint8_t* data, const RequestHead* head, int64_t now_s, CacheAsk* out) noexcept nogil:
+cdef void cache_ask(const uint8_t* data, const RequestHead* head, const uint8_t* account, uint32_t account_len, int64_t now_s,
+                    CacheAsk* out) noexcept nogil:
     cdef int32_t i
     memset(out, 0, sizeof(CacheAsk))
     out.max_age_s = CACHE_SECONDS_MAX
@@ -263,7 +264,8 @@ cdef void cache_ask(const uint8_t* data, const RequestHead* head, int64_t now_s,
         out.flags |= ASK_PASS
     if head.body != BODY_NONE or head.upgrade or head.first[HEADER_EXPECT] >= 0:
         out.flags |= ASK_PASS
-    if head.first[HEADER_AUTHORIZATION] >= 0 or head.first[HEADER_COOKIE] >= 0:
+    if head.first[HEADER_AUTHORIZATION] >= 0 or head.first[HEADER_COOKIE] >= 0 or account_len and http1_find(
+            data, head.headers, head.header_count, 0, account, account_len, http1_name_hash(account, account_len)) >= 0:
         out.flags |= ASK_CREDENTIALS
     if head.first[HEADER_RANGE] >= 0:
         out.flags |= ASK_RANGE

@@ -12,9 +12,12 @@ cdef inline uint64_t wall_ns(const Core* e) noexcept nogil:
 cdef void cache_consider(Core* e, Exchange* x, const Facts* f) noexcept nogil:
     cdef const RequestHead* head = f.head
     cdef CacheUse* u = &x.cache
+    cdef Span account = x.area.account_name
     if not x.area.cache.flags & CACHE_ON or e.shared.cache.log_bytes == 0:
         return
-    cache_ask(f.data, head, <int64_t>(wall_ns(e) / 1000000000), &u.ask)
+    if x.area.account_kind != ACCOUNT_HEADER:
+        account.len = 0         # Authorization and Cookie always count
+    cache_ask(f.data, head, f.policy.text + account.off, account.len, <int64_t>(wall_ns(e) / 1000000000), &u.ask)
     u.said = SAID_PASS
     u.tag = cache_tag(&e.shared.secret, x.area.area_id, f.data + head.authority.off, head.authority.len, f.data + head.target.off,
                       head.target.len)

@@ -18,7 +18,7 @@ def probe_cache_date(text: bytes, int64_t now_s):
     return out if ok else None
 
 
-cdef CacheAsk probe_ask(bytes data, int64_t now_s) except *:
+cdef CacheAsk probe_ask(bytes data, int64_t now_s, bytes account=b"") except *:
     cdef RequestHead head
     cdef CacheAsk ask
     cdef uint32_t scan = 0
@@ -28,13 +28,14 @@ cdef CacheAsk probe_ask(bytes data, int64_t now_s) except *:
     if outcome != HTTP1_OK:
         free(p)
         raise ValueError(f"no request: {http1_reason(outcome).decode()}")
-    cache_ask(p, &head, now_s, &ask)
+    cache_ask(p, &head, <const uint8_t*><const char*>account, <uint32_t>len(account), now_s, &ask)
     free(p)
     return ask
 
 
-def probe_cache_ask(data: bytes, int64_t now_s) -> dict:
-    cdef CacheAsk ask = probe_ask(data, now_s)
+def probe_cache_ask(data: bytes, int64_t now_s, account: bytes = b"") -> dict:
+    """What a request asks of a cache; account: the field that the area reads accounts from."""
+    cdef CacheAsk ask = probe_ask(data, now_s, account)
     return {"flags": ask.flags, "max_age_s": ask.max_age_s, "min_fresh_s": ask.min_fresh_s, "max_stale_s": ask.max_stale_s,
             "modified_since_s": ask.modified_since_s,
             "none_match": data[ask.none_match.off:ask.none_match.off + ask.none_match.len]}

@@ -29,8 +29,9 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: Annotated[
         bool,
         Doc(
-            "Keep answers to GET that RFC 9111 lets a shared cache keep. Never answers to requests with Authorization "
-            "or Cookie unless they say `public`, never answers with Set-Cookie. Needs `[memory] cache`.",
+            "Keep answers to GET that RFC 9111 lets a shared cache keep. Never answers to requests with Authorization, "
+            "Cookie or the header that the area's `account` names unless they say `public`, never answers with "
+            "Set-Cookie. Needs `[memory] cache`.",
             "true",
         ),
     ] = False

@@ -155,6 +155,30 @@ def test_rules_come_before_the_cache(proxy: type[Proxy]) -> None:
         assert len(found.origin.of("/page")) == 1
 
 
+def test_an_account_s_answer_is_nobody_else_s(proxy: type[Proxy]) -> None:
+    """The field that `account` names says whose request it is, as Authorization and Cookie do."""
+    with proxy(workers=2, gateway=MEMORY, extra=ON, area='account = "header:X-User"') as found:
+        cacheable = "Cache-Control: max-age=60\r\n"
+
+        def personal(exchange: Exchange) -> None:
+            user = exchange.request.one("x-user") or "nobody"
+            respond(f"for {user}".encode(), headers=cacheable)(exchange)
+
+        found.origin.answers["/mine"] = personal
+        found.origin.answers["/all"] = respond(b"for all", headers="Cache-Control: public, max-age=60\r\n")
+
+        def ask(path: str, user: str = "") -> bytes:
+            with Wire(found.port) as wire:
+                return wire.get(path, f"X-User: {user}\r\n" if user else "").body
+
+        for user in ("alice", "bob", "", "bob", ""):
+            assert ask("/mine", user) == f"for {user or 'nobody'}".encode()
+        assert len(found.origin.of("/mine")) == 4  # nobody's was kept
+        for user in ("alice", "bob", ""):
+            assert ask("/all", user) == b"for all"
+        assert len(found.origin.of("/all")) == 1
+
+
 def test_purge(proxy: type[Proxy]) -> None:
     with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
         fetch(found.port, "/a?x=1")

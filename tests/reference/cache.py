@@ -135,8 +135,13 @@ def vary(fields: Fields) -> str | None:
     return joined if len(joined) < 256 else None
 
 
+def credentials(request: Fields, account: str = "") -> bool:
+    """Whether a request says whose it is; `account`: the field that the area reads accounts from."""
+    return any(name.lower() in {"authorization", "cookie", account.lower() or "cookie"} for name, _ in request)
+
+
 def storable(
-    fields: Fields, status: int, spec: Spec, *, credentials: bool = False, asked_s: int = 0, got_s: int = 0
+    fields: Fields, status: int, spec: Spec, *, with_credentials: bool = False, asked_s: int = 0, got_s: int = 0
 ) -> bool:
     """Whether the answer to a plain GET may be kept; its length fits."""
     said = directives(fields)
@@ -154,7 +159,7 @@ def storable(
         return False
     if vary(fields) is None:
         return False
-    if credentials and "public" not in names:
+    if with_credentials and "public" not in names:
         return False
     fresh_s = lifetime(fields, status, spec, asked_s, got_s)
     born = max(initial_age(fields, got_s, got_s), age_value(fields))

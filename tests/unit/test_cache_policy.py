@@ -269,8 +269,8 @@ class TestFreshness:
 class TestRequests:
     """RFC 9111 5.2.1."""
 
-    def flags(self, *fields: str, method: str = "GET") -> set[str]:
-        found = _native.probe_cache_ask(request(*fields, method=method), NOW)["flags"]
+    def flags(self, *fields: str, method: str = "GET", account: str = "") -> set[str]:
+        found = _native.probe_cache_ask(request(*fields, method=method), NOW, account.encode())["flags"]
         return {name for name, bit in W.items() if name.startswith("ASK_") and found & bit}
 
     def test_what_is_not_for_a_cache(self) -> None:
@@ -285,6 +285,10 @@ class TestRequests:
     def test_credentials(self) -> None:
         assert self.flags("Cookie: a=b") == {"ASK_CREDENTIALS"}
         assert self.flags("Authorization: Basic eDp5") == {"ASK_CREDENTIALS"}
+        assert self.flags("X-User: alice") == set()
+        assert self.flags("X-User: alice", account="x-user") == {"ASK_CREDENTIALS"}
+        assert self.flags("X-User:", account="x-user") == {"ASK_CREDENTIALS"}  # an empty one says something, too
+        assert self.flags("X-Users: alice", account="x-user") == set()
 
     def test_directives(self) -> None:
         assert self.flags("Cache-Control: no-cache, no-store, only-if-cached") == {
@@ -444,13 +448,26 @@ def test_storing_beside_the_reference(
     data = response(*(f"{n}: {v}" for n, v in every), status=status)
     found = _native.probe_cache_answer(data, spec.words(HONOUR), 1, ask, asked_s * S, got_s * S)
     assert found["initial_age_ns"] == reference.initial_age(every, asked_s, got_s) * S
-    expected = reference.storable(every, status, spec, credentials=credentials, asked_s=asked_s, got_s=got_s)
+    expected = reference.storable(every, status, spec, with_credentials=credentials, asked_s=asked_s, got_s=got_s)
     assert (found["store"] == W["STORE_YES"]) == expected
     if expected:
         fresh_s = reference.lifetime(every, status, spec, asked_s, got_s)
         if spec.ttl_max_s:
             fresh_s = min(fresh_s, max(reference.initial_age(every, asked_s, got_s), 0) + spec.ttl_max_s)
         assert found["lifetime_ns"] == pytest.approx(fresh_s * S)
+
+
+NAMED = st.tuples(
+    st.sampled_from(["Cookie", "authorization", "X-User", "x-USER", "X-Userx", "Accept", "X_User"]),
+    st.sampled_from(["", "v"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(NAMED, max_size=4), st.sampled_from(["", "x-user", "accept"]))
+def test_credentials_beside_the_reference(fields: list[tuple[str, str]], account: str) -> None:
+    asked = _native.probe_cache_ask(request(*(f"{n}: {v}" for n, v in fields)), NOW, account.encode())
+    assert bool(asked["flags"] & W["ASK_CREDENTIALS"]) == reference.credentials(fields, account)
 
 
 ASKS = st.lists(
