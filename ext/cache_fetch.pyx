@@ -11,6 +11,10 @@ cdef bint cache_needs_head(const Exchange* x) noexcept nogil:
     return x.cache.state == USE_FETCH or x.cache.state == USE_PASS or x.cache.state == USE_UNSAFE
 
 
+cdef inline uint8_t origin_method(const Exchange* x) noexcept nogil:
+    return <uint8_t>METHOD_GET if x.cache.as_get else x.method
+
+
 cdef void fetch_begin(Core* e, Exchange* x, uint64_t claim) noexcept nogil:
     """The claim of x.cache.key is ours."""
     cdef CacheUse* u = &x.cache
@@ -52,7 +56,7 @@ cdef bint cache_rescue(Core* e, Exchange* x, bint answered) noexcept nogil:
     cdef CacheFound found
     cdef CacheEntry entry
     cdef CacheAnswer a
-    if (u.state != USE_FETCH and u.state != USE_PASS) or x.response_started or u.ask.flags & ASK_NO_STORE:
+    if (u.state != USE_FETCH and u.state != USE_PASS) or x.response_started:
         return False
     if cache_look(e, x, &found, &entry):
         meta_read(&found, &a)
@@ -325,7 +329,7 @@ cdef bint cache_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noex
         return True
     if u.state == USE_PASS and u.asked_wall_ns == 0:
         u.asked_wall_ns = wall_ns(e) - (e.now_ns - x.sent_ns)
-    cache_answer(data, r, x.method, u.ask.flags, &x.area.cache, u.asked_wall_ns, wall_ns(e), &u.answer)
+    cache_answer(data, r, origin_method(x), u.ask.flags, &x.area.cache, u.asked_wall_ns, wall_ns(e), &u.answer)
     if u.answer.store == STORE_YES and u.state == USE_PASS:
         # Nobody waits for it, yet it may be kept; one of those who try is enough.
         claim = cache_claim_word(x.request_id, e.now_ns + CLAIM_NS)
@@ -384,7 +388,7 @@ cdef bint cache_fill(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noex
         x.client.h.events |= EVENT_BROKEN
         ready_add(e, &x.client.h)
         return False
-    if u.behind:
+    if u.behind or u.as_get:
         return False
     if not x.client.h.events & EVENT_WRITE:
         u.behind = 1

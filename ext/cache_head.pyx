@@ -143,6 +143,17 @@ cdef void head_clean(Exchange* x, bint conditions) noexcept nogil:
         b.end -= <uint32_t>(p - put_at)
 
 
+cdef void head_as_get(Exchange* x) noexcept nogil:
+    """HEAD becomes GET in the head for the origin."""
+    cdef Buffer* b = x.head
+    memmove(b.data + 3, b.data + 4, b.end - 4)
+    memcpy(b.data, <const char*>b"GET", 3)
+    b.end -= 1
+    if x.host_off:
+        x.host_off -= 1
+    x.cache.as_get = 1
+
+
 cdef bint head_add(Buffer* b, const char* name, const uint8_t* value, uint32_t length) noexcept nogil:
     """One more field. False: no room."""
     cdef Writer w

@@ -1,7 +1,7 @@
 # What HTTP says of caching (RFC 9111, 9110 13, 5861), of a shared cache: heads and times in, decisions out. Knows no socket, no store.
 cdef enum:
     # CacheAsk.flags: what a request wants.
-    ASK_PASS = 1                # not for a cache: another method, a body, an Upgrade, a precondition that only the origin can judge
+    ASK_PASS = 1                # not for a cache: another method, a body, an upgrade that the area lets through
     ASK_HEAD = 2
     ASK_NO_STORE = 4
     ASK_NO_CACHE = 8
@@ -75,7 +75,8 @@ cdef bint cache_not_modified(const uint8_t* data, const Header* headers, uint32_
                              uint32_t none_match_len, bint since, int64_t modified_since_s) noexcept nogil
 # Names in Vary, lower case, comma-separated, sorted as they came, repeats left out, into out[cap]; -1: "*", not a list of names, too long.
 cdef int32_t cache_vary_names(const uint8_t* data, const Header* headers, uint32_t count, uint8_t* out, uint32_t cap) noexcept nogil
-# Fields of a request that must not reach the origin when its answer may be given to others: its conditions, and fields that some origins
-# take for the request's own target, host or method (cache poisoning by what is not in the key). Those that we write ourselves stay.
+# Fields of a request that must not reach the origin when its answer may be given to others: its conditions and expectations, what speaks
+# of a body that it has not, and fields that some origins take for the request's own target, host or method (cache poisoning by what is
+# not in the key). Those that we write ourselves stay.
 # heeded: what the client says of caching goes on to the origin.
 cdef bint cache_strips(const uint8_t* name, uint32_t length, bint heeded, bint conditions) noexcept nogil

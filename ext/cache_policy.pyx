@@ -12,17 +12,14 @@ cdef enum:
     FIELD_PRAGMA = 7
     FIELD_IF_NONE_MATCH = 8
     FIELD_IF_MODIFIED_SINCE = 9
-    FIELD_IF_MATCH = 10
-    FIELD_IF_UNMODIFIED_SINCE = 11
-    FIELD_IF_RANGE = 12
-    FIELD_CONTENT_RANGE = 13
-    FIELD_SET_COOKIE2 = 14
-    FIELDS = 15
+    FIELD_CONTENT_RANGE = 10
+    FIELD_SET_COOKIE2 = 11
+    FIELDS = 12
     STRIPPED = 7
 
-cdef const char* FIELD_NAMES[15]
-cdef uint32_t FIELD_LENGTHS[15]
-cdef uint32_t FIELD_HASHES[15]
+cdef const char* FIELD_NAMES[12]
+cdef uint32_t FIELD_LENGTHS[12]
+cdef uint32_t FIELD_HASHES[12]
 cdef const char* STRIPPED_NAMES[7]
 cdef uint32_t STRIPPED_LENGTHS[7]
 
@@ -32,7 +29,7 @@ cdef uint64_t S_NS = 1000000000
 cdef void cache_tables():
     cdef int i
     FIELD_NAMES[:] = ["cache-control", "expires", "age", "etag", "last-modified", "vary", "set-cookie", "pragma", "if-none-match",
-                      "if-modified-since", "if-match", "if-unmodified-since", "if-range", "content-range", "set-cookie2"]
+                      "if-modified-since", "content-range", "set-cookie2"]
     STRIPPED_NAMES[:] = ["x-host", "x-http-host-override", "front-end-https", "x-url-scheme", "x-http-method-override", "x-http-method",
                          "x-method-override"]
     for i in range(FIELDS):
@@ -61,9 +58,13 @@ cdef bint cache_strips(const uint8_t* name, uint32_t length, bint heeded, bint c
             return True
     elif first == c"i":
         return conditions and (folds_to(name, length, "if-none-match") or folds_to(name, length, "if-modified-since")
-                               or folds_to(name, length, "if-range"))
+                               or folds_to(name, length, "if-range") or folds_to(name, length, "if-match")
+                               or folds_to(name, length, "if-unmodified-since"))
     elif first == c"c" or first == c"p":
-        return not heeded and (folds_to(name, length, "cache-control") or folds_to(name, length, "pragma"))
+        return (not heeded and (folds_to(name, length, "cache-control") or folds_to(name, length, "pragma"))
+                or folds_to(name, length, "content-length"))
+    elif first == c"e":
+        return folds_to(name, length, "expect")
     elif first != c"f":
         return False
     for i in range(STRIPPED):
@@ -262,16 +263,16 @@ cdef void cache_ask(const uint8_t* data, const RequestHead* head, const uint8_t*
         out.flags |= ASK_HEAD
     elif head.method != METHOD_GET:
         out.flags |= ASK_PASS
-    if head.body != BODY_NONE or head.upgrade or head.first[HEADER_EXPECT] >= 0:
+    # Content-Length: 0 is no body, and without one an Expect asks for nothing (RFC 9110 10.1.1).
+    if head.body == BODY_CHUNKED or head.content_length > 0:
         out.flags |= ASK_PASS
     if head.first[HEADER_AUTHORIZATION] >= 0 or head.first[HEADER_COOKIE] >= 0 or account_len and http1_find(
             data, head.headers, head.header_count, 0, account, account_len, http1_name_hash(account, account_len)) >= 0:
         out.flags |= ASK_CREDENTIALS
     if head.first[HEADER_RANGE] >= 0:
         out.flags |= ASK_RANGE
-    if field_find(data, head.headers, head.header_count, 0, FIELD_IF_MATCH) >= 0 \
-            or field_find(data, head.headers, head.header_count, 0, FIELD_IF_UNMODIFIED_SINCE) >= 0:
-        out.flags |= ASK_PASS
+    # If-Match and If-Unmodified-Since are not looked at: they are for origins, a cache may ignore them (RFC 9110 13.1.1, 13.1.4;
+    # RFC 9111 4.3.2).
     ask_directives(data, head, out)
     i = field_find(data, head.headers, head.header_count, 0, FIELD_IF_NONE_MATCH)
     if i >= 0:
@@ -393,11 +394,12 @@ cdef uint32_t answer_refused(const uint8_t* data, const ResponseHead* head, uint
                              const AnswerWords* w, const CacheAnswer* a) noexcept nogil:
     """RFC 9111 3, freshness apart. STORE_*."""
     cdef uint8_t names[CACHE_VARY_BYTES_MAX]
-    if method != METHOD_GET or ask_flags & (ASK_PASS | ASK_RANGE | ASK_HEAD):
+    if method != METHOD_GET or ask_flags & (ASK_PASS | ASK_RANGE):
         return STORE_METHOD
     if ask_flags & ASK_NO_STORE:
         return STORE_ASKED
-    if head.status < 200 or head.status == 206 or head.status == 304 or head.status == 416:
+    # What only the one who asked can have meant: parts, and the answers to conditions and expectations.
+    if head.status < 200 or head.status == 206 or head.status == 304 or head.status == 412 or head.status == 416 or head.status == 417:
         return STORE_STATUS
     if w.must_understand and not status_heuristic(head.status) and head.status != 302 and head.status != 307:
         return STORE_STATUS

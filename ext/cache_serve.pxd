@@ -22,6 +22,8 @@ cdef void cache_end(Core* e, Exchange* x) noexcept nogil
 cdef void cache_tick(Core* e) noexcept nogil
 # Whoever waits for something that changed is looked at again.
 cdef void cache_look_through(Core* e, bint everybody) noexcept nogil
+# The method that the origin is asked with.
+cdef uint8_t origin_method(const Exchange* x) noexcept nogil
 # The head as sent is still of use: what an answer varies by is read in it.
 cdef bint cache_needs_head(const Exchange* x) noexcept nogil
 # Age and Cache-Status of the answer being written.
@@ -36,6 +38,7 @@ cdef uint64_t cache_tag(const HashKey* secret, uint32_t area, const uint8_t* aut
 cdef void head_key(Core* e, Exchange* x, CacheKey* out) noexcept nogil
 cdef void head_vary_key(Core* e, Exchange* x, const uint8_t* names, uint32_t names_len, uint64_t version, CacheKey* out) noexcept nogil
 cdef void head_clean(Exchange* x, bint conditions) noexcept nogil
+cdef void head_as_get(Exchange* x) noexcept nogil
 cdef bint head_add(Buffer* b, const char* name, const uint8_t* value, uint32_t length) noexcept nogil
 # cache_serve.pyx
 cdef bint cache_look(Core* e, Exchange* x, CacheFound* found, CacheEntry* entry) noexcept nogil

@@ -18,6 +18,8 @@ cdef void cache_consider(Core* e, Exchange* x, const Facts* f) noexcept nogil:
     if x.area.account_kind != ACCOUNT_HEADER:
         account.len = 0         # Authorization and Cookie always count
     cache_ask(f.data, head, f.policy.text + account.off, account.len, <int64_t>(wall_ns(e) / 1000000000), &u.ask)
+    if x.upgrade:
+        u.ask.flags |= ASK_PASS
     u.said = SAID_PASS
     u.tag = cache_tag(&e.shared.secret, x.area.area_id, f.data + head.authority.off, head.authority.len, f.data + head.target.off,
                       head.target.len)
@@ -258,15 +260,24 @@ cdef bint cache_revalidate(Core* e, Exchange* x, const CacheFound* found) noexce
     return i >= 0 and head_add(x.head, b"If-Modified-Since", found.head + r.headers[i].value_off, r.headers[i].value_len)
 
 
-cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, bint have, int age) noexcept nogil:
+cdef int claim_seen(const CacheEntry* entry, uint64_t now_ns) noexcept nogil:
+    """What cache_claim would say of an entry that somebody has to do with; CLAIM_PASS: nobody has."""
+    if claim_lives(entry.claim, now_ns):
+        return CLAIM_TAKEN
+    return CLAIM_RETRY if entry.retry_ns > now_ns else CLAIM_PASS
+
+
+cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, const CacheEntry* entry, bint have, int age) noexcept nogil:
     """Not kept, or not fresh: become the one who fetches it, or wait for that one. As cache_open."""
     cdef const CacheSpec* spec = &x.area.cache
     cdef CacheUse* u = &x.cache
     cdef CacheAnswer a
     cdef uint64_t claim = cache_claim_word(x.request_id, e.now_ns + CLAIM_NS)
-    cdef int outcome = cache_claim(&e.shared.cache, &u.key, claim, False, e.now_ns)
+    # Parts, and what must not be stored, are fetched for nobody else; what another one fetches is good for them as well.
+    cdef bint alone = u.ask.flags & (ASK_RANGE | ASK_NO_STORE) != 0
+    cdef int outcome = claim_seen(entry, e.now_ns) if alone else cache_claim(&e.shared.cache, &u.key, claim, False, e.now_ns)
     cdef bint waited = u.state == USE_WAIT
-    if have and (outcome == CLAIM_TAKEN or outcome == CLAIM_RETRY):
+    if have and (alone or outcome == CLAIM_TAKEN or outcome == CLAIM_RETRY):
         meta_read(found, &a)
         if age == AGE_STALE_ALLOWED or (outcome == CLAIM_RETRY and cache_rescues(&a, spec, resident_ns(e, found), False)):
             if cache_give(e, x, found, SAID_STALE):
@@ -277,7 +288,7 @@ cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, bint have, 
         u.state = USE_DONE
         answer(e, x, 502)
         return True
-    if outcome == CLAIM_RETRY:
+    if outcome == CLAIM_RETRY and not alone:
         outcome = cache_claim(&e.shared.cache, &u.key, claim, True, e.now_ns)
     if outcome == CLAIM_TAKEN:
         return cache_join(e, x, found, have)
@@ -286,6 +297,8 @@ cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, bint have, 
     if outcome != CLAIM_MINE:
         return False
     head_clean(x, True)
+    if u.ask.flags & ASK_HEAD and not u.as_get:
+        head_as_get(x)
     u.said = SAID_MISS
     fetch_begin(e, x, claim)
     if have:
@@ -318,18 +331,16 @@ cdef bint cache_open(Core* e, Exchange* x) noexcept nogil:
             return True
         if cache_is_old(&e.shared.cache, found.pos):
             cache_renew(&e.shared.cache, &e.shared.secret, &found, &e.cache_writer)
-    if u.ask.flags & (ASK_ONLY_IF_CACHED | ASK_HEAD | ASK_RANGE | ASK_NO_STORE):
+    if u.ask.flags & ASK_ONLY_IF_CACHED:
         if have and age == AGE_STALE_ALLOWED and cache_give(e, x, &found, SAID_STALE):
             return True
-        if u.ask.flags & ASK_ONLY_IF_CACHED:
-            u.state = USE_DONE
-            answer(e, x, 504)
-            return True
-        return False
+        u.state = USE_DONE
+        answer(e, x, 504)
+        return True
     # With credentials nobody waits for an answer that may not be theirs.
     if u.ask.flags & ASK_CREDENTIALS and not have:
         return False
-    return cache_fetch(e, x, &found, have, age)
+    return cache_fetch(e, x, &found, &entry, have, age)
 
 
 # --- waiting -----------------------------------------------------------------------------------------------------------------------------

@@ -398,6 +398,7 @@ cdef struct CacheUse:
     uint8_t validating              # our own If-None-Match or If-Modified-Since went out
     uint8_t marks                   # Vary names are to be written
     uint8_t none_match_len
+    uint8_t as_get                  # a HEAD that is fetched as GET, so that its answer may be kept: the client gets no body
     uint32_t fill_head              # bytes of head in fill
     uint32_t offset                 # of the body that is given next
     uint32_t body_bytes

@@ -205,8 +205,8 @@ cdef void request_pump(Core* e, Exchange* x) noexcept nogil:
 
 cdef int body_out(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
     """n decoded bytes towards the client: framed by chunks, or as they are."""
-    if x.cache.filling and not cache_fill(e, x, data, n):
-        return 0                # the client is behind: it is given this later, from what is kept
+    if x.cache.filling and not cache_fill(e, x, data, n) or x.cache.as_get:
+        return 0                # the client is behind: it is given this later, from what is kept; or wants the head alone
     x.bytes_out += n
     if x.client_chunked:
         return chunk_write(e, &x.client.out, data, n)
@@ -236,7 +236,7 @@ cdef int body_chunks(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noex
     return 0
 
 
-cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
+cdef int body_framed(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
     """n bytes from the origin after the head. As body_chunks."""
     cdef uint32_t take
     if x.response_body == BODY_CHUNKED:
@@ -250,6 +250,15 @@ cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexce
     if n > take:
         x.origin.reusable = 0
     return x.response_left == 0
+
+
+cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
+    """As body_framed."""
+    cdef int outcome = body_framed(e, x, data, n)
+    if outcome == 0 and x.cache.as_get and not x.cache.filling:
+        x.origin.reusable = 0   # nobody wants the rest
+        return 1
+    return outcome
 
 
 cdef void response_finish(Core* e, Exchange* x) noexcept nogil:
@@ -297,7 +306,7 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     o.reusable = r.keep_alive and r.body != BODY_CLOSE
     o.fresh = 0
     chunked_init(&x.response_chunked)
-    x.client_chunked = (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 1
+    x.client_chunked = (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 1 and not x.cache.as_get
     if (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 0:
         x.keep_alive = 0
     if not x.request_done or client_leaving(e, x.client):
@@ -331,7 +340,7 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     b = o.inbox
     while True:
         if b.end > b.start:
-            outcome = response_parse(b.data + b.start, b.end - b.start, &o.scan, &e.answer_limits, x.method, &e.response)
+            outcome = response_parse(b.data + b.start, b.end - b.start, &o.scan, &e.answer_limits, origin_method(x), &e.response)
             if outcome == HTTP1_OK and e.response.status >= 200:
                 response_begin(e, x, b.data + b.start, e.response.head_bytes, b.end - b.start)
                 if o.inbox != NULL:

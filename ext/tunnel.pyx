@@ -4,6 +4,7 @@
 
 cdef enum:
     TUNNEL_SALT = 0x74756e6e656c
+    WEBSOCKET_KEY_BYTES = 24        # 16 bytes in base64
 
 
 # --- asking ------------------------------------------------------------------------------------------------------------------------------
@@ -48,17 +49,29 @@ cdef bint protocol_alone(const uint8_t* data, const Header* headers, uint16_t co
     return found == 1
 
 
+cdef bint header_given(const Facts* f, const char* name, uint32_t bytes_min) noexcept nogil:
+    cdef uint32_t length = <uint32_t>strlen(name)
+    cdef int32_t i = http1_find(f.data, f.head.headers, f.head.header_count, 0, <const uint8_t*>name, length,
+                                http1_name_hash(<const uint8_t*>name, length))
+    return i >= 0 and f.head.headers[i].value_len >= bytes_min
+
+
 cdef uint16_t tunnel_ask(Core* e, Exchange* x, const Facts* f) noexcept nogil:
     cdef const RequestHead* head = f.head
     cdef const TunnelSpec* t = &x.area.tunnel
     cdef const HashKey* secret = &e.shared.secret
     cdef Span protocol
     cdef uint32_t open_now
+    cdef bint websocket
     if not head.upgrade or head.method != METHOD_GET or not x.request_done:
         return 0
     if not protocol_alone(f.data, head.headers, head.header_count, head.first, &protocol):
         return 0
     if not protocol_find(f.policy, t, f.data + protocol.off, protocol.len, &x.protocol):
+        return 0
+    websocket = folds_to(f.data + protocol.off, protocol.len, "websocket")
+    # Without these no origin can open a WebSocket (RFC 6455 4.2.1): it is an ordinary GET, which the cache may answer.
+    if websocket and not (header_given(f, b"sec-websocket-key", WEBSOCKET_KEY_BYTES) and header_given(f, b"sec-websocket-version", 1)):
         return 0
     x.tunnel.area_key = siphash_pair(secret, TUNNEL_SALT, x.area.area_id)
     x.tunnel.client_key = siphash_pair(secret, x.tunnel.area_key, x.client_key)
@@ -74,7 +87,7 @@ cdef uint16_t tunnel_ask(Core* e, Exchange* x, const Facts* f) noexcept nogil:
         e.totals.tunnels_refused += 1
         return 503
     x.upgrade = 1
-    x.tunnel.frames = protocol.len == 9 and folds_to(f.data + protocol.off, protocol.len, "websocket")
+    x.tunnel.frames = websocket
     return 0
 
 

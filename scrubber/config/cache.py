@@ -66,13 +66,18 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["ignore", "honour"],
         Doc(
             "Whether `no-cache`, `max-age`, `min-fresh` and `Pragma` of a client make us ask the origin. `ignore`: "
-            "nobody gets past the cache that way. `no-store` and `only-if-cached` always count."
+            "nobody gets past the cache that way. `only-if-cached` always counts, `no-store` for the request's own "
+            "answer: what is kept already is given all the same."
         ),
     ] = "ignore"
     wait_ns: Annotated[
         int,
         _time("5m"),
-        Doc("How long a request waits for the same answer being fetched for another; then it asks itself.", '"10s"'),
+        Doc(
+            "How long a request (GET, HEAD; parts, too) waits for the same answer being fetched for another; then it "
+            "asks itself.",
+            '"10s"',
+        ),
     ] = msgspec.field(default=10 * NS_PER_S, name="wait")
     wait_max: Annotated[
         int,

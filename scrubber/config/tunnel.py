@@ -38,7 +38,8 @@ Upgrades = Annotated[
     tuple[Annotated[str, PROTOCOL], ...],
     OneOrMore(at_least=0),
     Doc(
-        "Protocols that a client may upgrade to; the origin decides with its 101. `[]`: none, Upgrade is dropped.",
+        "Protocols that a client may upgrade to; the origin decides with its 101. `[]`: none, Upgrade is dropped. A "
+        "WebSocket needs its key and version, else it is a plain GET.",
         '["websocket"]',
     ),
 ]

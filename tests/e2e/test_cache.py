@@ -28,13 +28,15 @@ def slowly(pause_s: float, body: bytes, headers: str = "") -> Callable[[Exchange
     return answer
 
 
-def crowd(port: int, count: int, path: str) -> list[tuple[int, bytes]]:
+def crowd(port: int, count: int, path: str, *fields: str, method: str = "GET") -> list[tuple[int, bytes]]:
     """That many clients at once, each on a connection of its own and from an address of its own."""
+    lines = "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", "Host: site.test", *fields, ""))
 
     def one(i: int) -> tuple[int, bytes]:
         source = f"127.0.{20 + i // 250}.{i % 250 + 1}"
         with Wire(port, source=source, timeout_s=60 * SLOW) as wire:
-            answer = wire.get(path)
+            wire.send(lines.encode())
+            answer = wire.answer(method)
             return answer.status, answer.body
 
     with ThreadPoolExecutor(count) as pool:
@@ -59,6 +61,54 @@ def test_five_hundred_clients_reach_a_slow_origin_once(proxy: type[Proxy]) -> No
         lines = found.lines("/page", 500)
         assert {line["scrubber.cache"] for line in lines} <= {"miss", "collapsed", "hit"}
         found.whole()
+
+
+HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket")
+HARMLESS: dict[str, tuple[str, ...]] = {
+    "If-Match": ('If-Match: "a"',),
+    "If-Unmodified-Since": ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT",),
+    "Expect": ("Expect: 100-continue",),
+    "Content-Length": ("Content-Length: 0",),
+    "Upgrade": HANDSHAKE,
+    "Upgrade, version alone": (*HANDSHAKE, "Sec-WebSocket-Version: 13"),
+    "Upgrade, no listed protocol": (
+        "Connection: Upgrade", "Upgrade: h2c", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ),
+    "no-store": ("Cache-Control: no-store",),
+    "Range": ("Range: bytes=0-0",),
+}  # fmt: skip
+ALONE = ("no-store", "Range")  # what they fetch themselves is nobody else's
+
+
+def test_no_harmless_field_defeats_it(proxy: type[Proxy]) -> None:
+    """The flood asks with it: with nothing kept, the origin answers once; with a page kept, never."""
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        for number, (name, fields) in enumerate({"HEAD": (), "HEAD, Expect": HARMLESS["Expect"], **HARMLESS}.items()):
+            path, method = f"/{number}", name.split(",")[0] if name.startswith("HEAD") else "GET"
+            found.origin.answers[path] = slowly(0.5, b"the page", "Cache-Control: max-age=60\r\n")
+            body = b"" if method == "HEAD" else b"the page"
+            if name in ALONE:
+                first = threading.Thread(target=fetch, args=(found.port, path))
+                first.start()
+                until(lambda path=path: found.origin.of(path))  # type: ignore[misc]
+            assert crowd(found.port, 50, path, *fields, method=method) == [(200, body)] * 50, name
+            assert len(found.origin.of(path)) == 1, name
+            assert crowd(found.port, 10, path, *fields, method=method) == [(200, body)] * 10, name
+            assert crowd(found.port, 10, path) == [(200, b"the page")] * 10, name
+            assert len(found.origin.of(path)) == 1, name
+        found.whole()
+
+
+def test_a_real_handshake_reaches_the_origin(proxy: type[Proxy]) -> None:
+    """Beside a kept page of the same URL."""
+    with proxy(gateway=MEMORY, extra=ON) as found:
+        assert fetch(found.port, "/page").status == 200
+        key = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
+        assert crowd(found.port, 3, "/page", *HANDSHAKE, *key) == [(200, b"ok")] * 3
+        asked = found.origin.of("/page")
+        assert [request.one("upgrade") for request in asked] == [None, "websocket", "websocket", "websocket"]
+        assert fetch(found.port, "/page").one("age") is not None
 
 
 def test_what_is_kept_outlives_a_reload_and_a_worker(proxy: type[Proxy]) -> None:

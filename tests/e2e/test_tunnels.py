@@ -177,9 +177,24 @@ def test_a_101_that_nobody_asked_for_is_a_bad_gateway(site: Proxy) -> None:
         ASK.replace(b"keep-alive, Upgrade", b"keep-alive"),
         ASK.replace(b"HTTP/1.1", b"HTTP/1.0"),
         ASK.replace(b"GET", b"OPTIONS"),
+        ASK.replace(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""),
+        ASK.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short"),
+        ASK.replace(b"Sec-WebSocket-Version: 13\r\n", b""),
         ASK.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\nabc"),
     ],
-    ids=["not listed", "several", "twice", "a version", "no connection", "1.0", "method", "with a body"],
+    ids=[
+        "not listed",
+        "several",
+        "twice",
+        "a version",
+        "no connection",
+        "1.0",
+        "method",
+        "no key",
+        "no real key",
+        "no version",
+        "with a body",
+    ],
 )
 def test_what_is_not_let_through_is_dropped(site: Proxy, ask: bytes) -> None:
     site.origin.answers["/ws"] = respond()

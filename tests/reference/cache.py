@@ -147,7 +147,7 @@ def storable(
     said = directives(fields)
     names = {name for name, _ in said}
     understood = status in HEURISTIC or status in (302, 307)
-    if status < 200 or status in (206, 304, 416):
+    if status < 200 or status in (206, 304, 412, 416, 417):
         return False
     if "must-understand" in names and not understood:
         return False

@@ -11,47 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.unit.caching import MICRO, ON, answer, counted, get, get_slowly
 from tests.unit.hosted import Bench, TinyOrigin, bench, origin, read_all
 
 __all__ = ["bench", "origin"]
-
-ON = """
-[area.cache]
-enabled = true
-cache_status = true
-"""
-MICRO = ON + 'ttl_default = "60s"\n'
-
-
-def answer(*fields: str, body: bytes = b"hello", status: str = "200 OK") -> bytes:
-    head = "\r\n".join([f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}", "", ""])
-    return head.encode() + body
-
-
-def counted(origin: TinyOrigin, *fields: str, body: bytes = b"page") -> None:
-    """Answers are numbered, so that it shows which fetch one came from."""
-    lock, made = threading.Lock(), [0]
-
-    def respond(_: bytes) -> bytes:
-        with lock:
-            made[0] += 1
-            return answer(*fields, body=body + b" %d" % made[0])
-
-    origin.respond = respond
-
-
-def get(
-    running: Bench, path: str = "/", *fields: str, method: str = "GET", host: str = "site.test"
-) -> tuple[int, dict[str, str], bytes]:
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "Connection: close", "", ""]
-    with running.connect() as s:
-        s.sendall("\r\n".join(lines).encode())
-        data = read_all(s)
-    head, _, body = data.partition(b"\r\n\r\n")
-    first, *rest = head.decode("latin-1").split("\r\n")
-    pairs = [line.split(": ", 1) for line in rest]
-    return int(first.split()[1]), {name.lower(): value for name, value in pairs}, body
-
 
 class TestHits:
     def test_the_second_request_does_not_reach_the_origin(
@@ -82,15 +45,6 @@ class TestHits:
         assert totals["cache_bytes"] == 6
         assert totals["served"] == 2
 
-    def test_head_is_answered_from_a_kept_get(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
-        running = bench(area=ON)
-        counted(origin, "Cache-Control: max-age=60")
-        get(running)
-        status, fields, body = get(running, method="HEAD")
-        assert (status, body) == (200, b"")
-        assert fields["content-length"] == "6"
-        assert len(origin.requests) == 1
-
     @pytest.mark.parametrize(
         "asked",
         [
@@ -111,16 +65,6 @@ class TestHits:
         assert "content-length" not in fields
         assert get(running, "/", 'If-None-Match: "other"')[0] == 200
         assert len(origin.requests) == 1
-
-    def test_a_range_of_what_is_kept_is_all_of_it(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
-        running = bench(area=ON)
-        counted(origin, "Cache-Control: max-age=60")
-        get(running, "/", "Range: bytes=0-1")  # not kept: passed on as it is
-        assert b"Range: bytes=0-1" in origin.requests[0]
-        get(running)
-        status, _, body = get(running, "/", "Range: bytes=0-1")
-        assert (status, body) == (200, b"page 2")
-        assert len(origin.requests) == 2
 
     def test_chunked_answers_are_kept_with_their_length(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
         running = bench(area=ON)
@@ -329,39 +273,6 @@ class TestKeys:
         assert len(origin.requests) == 2
 
 
-class TestClientsWishes:
-    @pytest.mark.parametrize("field", ["Cache-Control: no-cache", "Cache-Control: max-age=0", "Pragma: no-cache"])
-    def test_nobody_gets_past_the_cache_by_asking(
-        self, bench: Callable[..., Bench], origin: TinyOrigin, field: str
-    ) -> None:
-        running = bench(area=ON)
-        counted(origin, "Cache-Control: max-age=60")
-        get(running)
-        assert get(running, "/", field)[2] == b"page 1"
-
-    def test_but_where_it_is_honoured(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
-        running = bench(area=ON + 'client_no_cache = "honour"\n')
-        counted(origin, "Cache-Control: max-age=60")
-        get(running)
-        assert get(running, "/", "Cache-Control: no-cache")[2] == b"page 2"
-        assert b"no-cache" in origin.requests[1]
-        assert get(running)[2] == b"page 2"
-
-    def test_no_store_keeps_nothing(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
-        running = bench(area=ON)
-        counted(origin, "Cache-Control: max-age=60")
-        get(running, "/", "Cache-Control: no-store")
-        assert get(running)[2] == b"page 2"
-
-    def test_only_if_cached(self, bench: Callable[..., Bench], origin: TinyOrigin) -> None:
-        running = bench(area=ON)
-        counted(origin, "Cache-Control: max-age=60")
-        assert get(running, "/", "Cache-Control: only-if-cached")[0] == 504
-        assert not origin.requests
-        get(running)
-        assert get(running, "/", "Cache-Control: only-if-cached")[2] == b"page 1"
-
-
 class TestInvalidation:
     """RFC 9111 4.4."""
 
@@ -504,13 +415,6 @@ class TestStale:
         assert found[0].endswith(b"new")
         assert get(running)[2] == b"new"
         assert len(origin.requests) == 2
-
-
-def get_slowly(running: Bench, path: str = "/", wait_s: float = 10) -> bytes:
-    with running.connect() as s:
-        s.sendall(f"GET {path} HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n".encode())
-        s.settimeout(wait_s)
-        return read_all(s)
 
 
 class TestCollapsing:

@@ -124,6 +124,8 @@ class TestStoring:
     def test_parts_are_not_kept(self) -> None:
         assert verdict("Cache-Control: max-age=60", "Content-Range: bytes 0-4/9", status=206) == "STORE_STATUS"
         assert verdict("Cache-Control: max-age=60", status=416) == "STORE_STATUS"
+        assert verdict("Cache-Control: max-age=60", status=412) == "STORE_STATUS"  # of a condition that passed by
+        assert verdict("Cache-Control: public, max-age=60", status=417) == "STORE_STATUS"
         assert verdict("Cache-Control: max-age=60", status=304) == "STORE_STATUS"
         assert verdict("Cache-Control: max-age=60", ask=W["ASK_RANGE"]) == "STORE_METHOD"
 
@@ -278,9 +280,23 @@ class TestRequests:
         assert self.flags(method="HEAD") == {"ASK_HEAD"}
         assert self.flags("Content-Length: 0", method="POST") == {"ASK_PASS"}
         assert self.flags("Content-Length: 3") == {"ASK_PASS"}  # a body that is in no key
-        assert self.flags("Connection: upgrade", "Upgrade: websocket") == {"ASK_PASS"}
-        assert self.flags('If-Match: "x"') == {"ASK_PASS"}
-        assert self.flags(f"If-Unmodified-Since: {http_date(NOW)}") == {"ASK_PASS"}
+        assert self.flags("Transfer-Encoding: chunked") == {"ASK_PASS"}
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ("Content-Length: 0",),
+            ("Expect: 100-continue",),
+            ("Expect: 100-continue", "Content-Length: 0"),
+            ('If-Match: "x"',),
+            ("If-Match: *", 'If-Match: "x"'),
+            (f"If-Unmodified-Since: {http_date(NOW)}",),
+            ("Connection: upgrade", "Upgrade: websocket"),  # whether the area lets it through is asked elsewhere
+        ],
+    )
+    def test_what_a_cache_may_overlook(self, fields: tuple[str, ...]) -> None:
+        """RFC 9110 10.1.1, 13.1.1, 13.1.4, 7.8."""
+        assert self.flags(*fields) == set()
 
     def test_credentials(self) -> None:
         assert self.flags("Cookie: a=b") == {"ASK_CREDENTIALS"}
@@ -334,6 +350,11 @@ class TestRequests:
         [
             ("If-None-Match", True, True),
             ("If-Modified-Since", True, True),
+            ("If-Match", True, True),
+            ("If-Unmodified-Since", True, True),
+            ("If-Range", True, True),
+            ("Expect", True, True),
+            ("Content-Length", True, True),
             ("X-Forwarded-Scheme", True, True),
             ("X-Forwarded-Anything", True, True),
             ("X-Original-URL", True, True),
@@ -425,7 +446,7 @@ FIELDS = st.one_of(
 ANSWERS = st.tuples(
     st.lists(FIELDS, max_size=5),
     st.one_of(st.none(), DATES),
-    st.sampled_from([200, 200, 200, 201, 206, 299, 301, 302, 404, 416, 500, 503]),
+    st.sampled_from([200, 200, 200, 201, 206, 299, 301, 302, 404, 412, 416, 417, 500, 503]),
 )
 SPECS = st.builds(
     Spec,
