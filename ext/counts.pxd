@@ -13,6 +13,13 @@ cdef extern from *:
     """
     uint32_t COUNTS_FULL
 
+cdef enum:
+    POOL_KINDS = 6              # what a worker allocates at its start: see pools_note
+
+cdef struct PoolUse:            # objects
+    uint64_t used
+    uint64_t size
+
 cdef struct Gauges:             # head of a worker's slot; CountCell buckets follow
     uint64_t beat_ns            # CLOCK_MONOTONIC of the last pass
     uint64_t pid
@@ -26,6 +33,7 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
     uint64_t tunnels            # open; each is a request in flight too
     uint64_t origin_waiting     # requests that wait for a place at an origin
+    PoolUse pools[6]            # POOL_KINDS, as of the last tick
     uint64_t reserved[6]
 
 # Change this worker's count by delta (never below 0); returns the new sum over all workers. COUNTS_FULL: the bucket is full, not counted:

@@ -174,14 +174,9 @@ cdef class Engine:
 
     def pools(self) -> dict:
         """Objects taken and in all, by pool; whole again when nothing is in flight."""
-        return {
-            "clients": (self.core.clients.count - self.core.clients.free, self.core.clients.count),
-            "exchanges": (self.core.exchanges.count - self.core.exchanges.free, self.core.exchanges.count),
-            "origins": (self.core.origins.count - self.core.origins.free, self.core.origins.count),
-            "buffers": (self.core.buffers.count - self.core.buffers.free, self.core.buffers.count),
-            "notes": (self.core.notes.count - self.core.notes.free, self.core.notes.count),
-            "pipes": (pipes_taken(self.core), self.core.pipe_count),
-        }
+        cdef int i
+        pools_note(self.core)
+        return {name: (self.core.gauges.pools[i].used, self.core.gauges.pools[i].size) for i, name in enumerate(POOL_NAMES)}
 
     def sizes(self) -> dict:
         """Bytes an object, by kind."""

@@ -210,6 +210,8 @@ cdef bint core_pass(Core* e) noexcept nogil:
         if h == last:
             break
     graves_clear(e)
+    if ticked:
+        pools_note(e)
     e.gauges.beat_ns = e.now_ns
     e.totals.passes += 1
     e.totals.pass_ns += scrubber_clock(CLOCK_MONOTONIC) - began_ns

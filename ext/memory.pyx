@@ -20,6 +20,7 @@ REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": 
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
 ORIGIN_HEALTHS = ("unknown", "up", "down")        # by ORIGIN_HEALTH_*
+POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")     # by place in Gauges.pools
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
 BLOCK_ANSWERS = {BLOCK_NEW: "new", BLOCK_EXTENDED: "extended", BLOCK_REFUSED_FULL: "refused_full", BLOCK_REFUSED_TTL: "refused_ttl",
                  BLOCK_REFUSED_BUSY: "refused_busy", BLOCK_REFUSED_SOURCE: "refused_source"}
@@ -345,13 +346,15 @@ cdef class Memory:
         return found
 
     def gauges(self, slot: int) -> dict:
-        """A worker's gauges as they stand; origin_in_flight has only origins with requests in flight, by id."""
+        """A worker's gauges as they stand; origin_in_flight has only origins with requests in flight, by id.
+        pools: objects taken, and in all."""
         cdef Gauges copy
         memcpy(&copy, self.shared.gauges[<int>self._worker(slot)], sizeof(copy))
         return {"beat_ns": copy.beat_ns, "pid": copy.pid, "generation": copy.generation, "generation_refused": copy.generation_refused,
                 "connections": copy.connections, "origin_connections": copy.origin_connections, "requests": copy.requests,
                 "tarpit": copy.tarpit, "draining": copy.draining, "tunnels": copy.tunnels,
                 "origin_waiting": copy.origin_waiting,
+                "pools": {name: (copy.pools[i].used, copy.pools[i].size) for i, name in enumerate(POOL_NAMES)},
                 "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(ORIGINS_MAX) if copy.origin_in_flight[i]}}
 
     def gauges_layout(self) -> tuple:

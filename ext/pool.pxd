@@ -3,6 +3,8 @@ cdef bint pool_open(Pool* p, uint32_t count, uint64_t object_bytes) noexcept nog
 cdef void pool_close(Pool* p) noexcept nogil
 cdef void* pool_get(Pool* p) noexcept nogil
 cdef void pool_put(Pool* p, void* item) noexcept nogil
+# What is in use of each pool, into the gauges, in the order of POOL_NAMES.
+cdef void pools_note(Core* e) noexcept nogil
 
 cdef Buffer* buffer_get(Core* e) noexcept nogil
 cdef void buffer_put(Core* e, Buffer* b) noexcept nogil

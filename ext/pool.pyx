@@ -44,6 +44,21 @@ cdef void pool_put(Pool* p, void* item) noexcept nogil:
     p.free += 1
 
 
+cdef inline void pool_note(const Pool* p, PoolUse* out) noexcept nogil:
+    out.used = p.count - p.free
+    out.size = p.count
+
+
+cdef void pools_note(Core* e) noexcept nogil:
+    pool_note(&e.clients, &e.gauges.pools[0])
+    pool_note(&e.exchanges, &e.gauges.pools[1])
+    pool_note(&e.origins, &e.gauges.pools[2])
+    pool_note(&e.buffers, &e.gauges.pools[3])
+    pool_note(&e.notes, &e.gauges.pools[4])
+    e.gauges.pools[5].used = pipes_taken(e)
+    e.gauges.pools[5].size = e.pipe_count
+
+
 cdef Buffer* buffer_get(Core* e) noexcept nogil:
     cdef Buffer* b = <Buffer*>pool_get(&e.buffers)
     if b == NULL:

@@ -25,7 +25,7 @@ class Snapshot:
     version: str
     totals: Mapping[str, Any]  # Memory.totals()
     areas: Mapping[str, Mapping[str, Any]]  # name -> its totals
-    workers: Mapping[int, Mapping[str, int]]  # slot -> Memory.gauges()
+    workers: Mapping[int, Mapping[str, Any]]  # slot -> Memory.gauges()
     restarts: Mapping[str, int]  # child -> restarts
     blocks: int
     rush: Mapping[str, bool]
@@ -205,6 +205,16 @@ def _workers(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_tarpit_held", "Requests held by the tarpit.", each("tarpit"))
     text.gauge("scrubber_origin_waiting", "Requests that wait for a place at an origin.", each("origin_waiting"))
     text.gauge("scrubber_tunnels", "Upgraded connections (WebSocket).", each("tunnels"))
+    for place, name, help_text in (
+        (0, "used", "Objects in use, of those that a worker made at its start."),
+        (1, "size", "Objects that a worker made at its start."),
+    ):
+        pools: list[tuple[Labels, float]] = [
+            ({"worker": slot, "pool": pool}, pair[place])
+            for slot, gauges in snapshot.workers.items()
+            for pool, pair in gauges["pools"].items()
+        ]
+        text.gauge(f"scrubber_pool_{name}", help_text, pools)
     text.gauge("scrubber_worker_generation", "Policy in force.", each("generation"))
     restarts: list[tuple[Labels, float]] = [({"child": name}, count) for name, count in snapshot.restarts.items()]
     text.counter("scrubber_restarts", "Children replaced by the keeper.", restarts)

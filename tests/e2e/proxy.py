@@ -20,6 +20,7 @@ import pytest
 from tests.e2e.recorder import Recorder
 from tests.e2e.support import GENEROUS, Gateway, mandate_text, until
 
+POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
 TROUBLE = ("Traceback", "AddressSanitizer", "runtime error:")
 
 
@@ -138,8 +139,14 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
     def gauge(self, name: str) -> int:
         return int(self.metric(f"scrubber_{name}"))
 
+    def pools_whole(self) -> bool:
+        """Every object of the workers' pools was given back, but for the origin connections that are kept open."""
+        used = {pool: self.metric("scrubber_pool_used", pool=pool) for pool in POOLS}
+        return used == {**dict.fromkeys(POOLS, 0), "origins": self.gauge("origin_connections")}
+
     def whole(self) -> None:
-        """Once clients are gone nothing stays: no connection, no request, no origin connection but open ones."""
+        """Once clients are gone nothing stays: no connection, no request, nothing of any pool, no origin connection but
+        open ones."""
 
         def settled() -> bool:
             return not self.gauge("connections") and not self.gauge("requests_in_flight")
@@ -149,6 +156,7 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
         )
         # An origin's thread that sleeps sees the end of its connection a little later.
         until(lambda: self.origin.open == self.gauge("origin_connections"), 10, "origin connections that nobody counts")
+        until(self.pools_whole, 10, "a pool that is not whole")
 
     def rss_bytes(self) -> int:
         """Memory of the workers' own, without what they share."""

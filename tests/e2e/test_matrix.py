@@ -33,12 +33,13 @@ class Streams:
         return self.origin.plan
 
     def whole(self) -> None:
-        """No connection, no request, no buffer and no pipe is left; the origin read what was sent."""
+        """No connection and no request is left, every pool is whole; the origin read what was sent."""
         proxy = self.proxy
         # Both in one look: a client may be gone before its connection is accepted.
         gauges = ("connections", "requests_in_flight")
         eventually(lambda: not any(map(proxy.gauge, gauges)), 10 * SLOW, "connections that nobody closed")
         eventually(lambda: self.origin.open == proxy.gauge("origin_connections"), 10 * SLOW, "origin connections")
+        eventually(proxy.pools_whole, 10 * SLOW, "a pool that is not whole")
         assert self.origin.faults == []
 
 

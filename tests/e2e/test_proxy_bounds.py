@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
@@ -183,5 +184,33 @@ def test_connections_in_all_are_capped_and_silent_ones_make_room(proxy: type[Pro
         eventually(lambda: _served(found.port, "127.0.6.1"), 12, "silent connections keep others out")
         assert found.gauge("connections") <= 16
         for wire in held:
+            wire.sock.close()
+        found.whole()
+
+
+def test_pools_say_what_is_in_use(proxy: type[Proxy]) -> None:
+    """From outside, over all workers; and all of it comes back."""
+    with proxy(workers=2, gateway="[limits]\nconnections_max = 64\n") as found:
+        assert found.metric("scrubber_pool_size", pool="clients") == 64
+        assert found.metric("scrubber_pool_size", pool="buffers") > 64
+        go = threading.Event()
+        found.origin.answers["/held"] = lambda exchange: (go.wait(30), respond()(exchange))
+        wires = [Wire(found.port) for _ in range(6)]
+        for wire in wires[:4]:
+            wire.send(b"GET /held HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        wires[4].send(b"GET / HT")
+
+        def used(pool: str) -> float:
+            return found.metric("scrubber_pool_used", pool=pool)
+
+        eventually(lambda: (used("clients"), used("exchanges"), used("origins")) == (6, 4, 4))
+        # Heads kept for the one retry, and the head that is not whole.
+        eventually(lambda: 1 <= used("buffers") <= 9)
+        go.set()
+        for wire in wires[:4]:
+            assert wire.answer().status == 200
+        eventually(lambda: (used("exchanges"), used("buffers")) == (0, 1))
+        assert not found.pools_whole()
+        for wire in wires:
             wire.sock.close()
         found.whole()

@@ -47,7 +47,10 @@ def snapshot() -> Snapshot:
         version="1.2.3",
         totals={name: index for index, name in enumerate(GATEWAY)},
         areas={"portal": area(1), 'odd "name"\\': area(2)},
-        workers={0: dict.fromkeys(GAUGES, 7), 1: dict.fromkeys(GAUGES, 0)},
+        workers={
+            0: {**dict.fromkeys(GAUGES, 7), "pools": {"buffers": (3, 8192), "pipes": (0, 16)}},
+            1: {**dict.fromkeys(GAUGES, 0), "pools": {"buffers": (0, 0), "pipes": (0, 0)}},
+        },
         restarts={"worker[0]": 2, "supervisor": 0},
         blocks=12,
         rush={"portal": True},
@@ -100,6 +103,8 @@ def test_values(snapshot: Snapshot) -> None:
     assert found["scrubber_latency_seconds_sum", (("area", "portal"),)] == 1.5
     assert found["scrubber_beat_age_seconds", (("worker", "0"),)] == 1.0
     assert ("scrubber_beat_age_seconds", (("worker", "1"),)) not in found
+    assert found["scrubber_pool_used", (("pool", "buffers"), ("worker", "0"))] == 3
+    assert found["scrubber_pool_size", (("pool", "pipes"), ("worker", "0"))] == 16
     assert found["scrubber_enforcing", ()] == 0
     assert found["scrubber_mandate_expires_seconds", (("mandate", "m"),)] == 1_800_000_000.5
     assert found["scrubber_restarts_total", (("child", "worker[0]"),)] == 2

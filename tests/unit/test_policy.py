@@ -93,7 +93,7 @@ def _last(place: int) -> str:
 # Section, row, fields by place, what the core calls it.
 UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("header", 0, {"f0": b"SCRUBPFX"}, "magic"),
-    ("header", 0, {"f1": 3}, "layout version"),
+    ("header", 0, {"f1": layout.LAYOUT_VERSION + 1}, "layout version"),
     ("header", 0, {"f2": 248}, "size"),
     ("header", 0, {"f3": len(FULL.image) + 8}, "size"),
     ("header", 0, {"f6": 8}, "a section lies outside"),

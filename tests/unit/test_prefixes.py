@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scrubber import _native
 from scrubber.config.network import network as parse_prefix
-from scrubber.mandate.prefixes import HEADER, compile_prefixes
+from scrubber.mandate.prefixes import HEADER, LAYOUT_VERSION, compile_prefixes
 from tests.reference import prefixes as reference
 from tests.reference.prefixes import Address, Network, normal_address, packed
 
@@ -119,7 +119,7 @@ def test_two_values_for_one_prefix() -> None:
 def test_header_and_digest() -> None:
     image = compile_prefixes({"192.0.2.0/24": 1, "2001:db8::/32": 2}, 77)
     magic, version, prefix_id, total, v4, v6, digest = HEADER.unpack_from(image)
-    assert (magic, version, prefix_id, total, v4, v6) == (b"SCRUBPFX", 2, 77, len(image), 3, 3)
+    assert (magic, version, prefix_id, total, v4, v6) == (b"SCRUBPFX", LAYOUT_VERSION, 77, len(image), 3, 3)
     assert digest == hashlib.sha256(image[128:]).digest()
     assert HEADER.size == 128
 
@@ -142,7 +142,7 @@ def altered(offset: int, fmt: str, value: int | bytes) -> bytes:
         SOUND[:-1],
         SOUND + b"\0",
         altered(0, "<8s", b"SCRUBPFY"),
-        altered(8, "<I", 3),
+        altered(8, "<I", LAYOUT_VERSION + 1),
         altered(16, "<Q", len(SOUND) + 8),
         altered(24, "<I", 2**32 - 1),
         altered(24, "<I", 4),
