@@ -113,7 +113,7 @@ def check_edits(edits: HeaderEdits | None, report: Report, path: str, *, respons
     seen: set[tuple[str, str]] = set()
     for key, name, values in named:
         place = f"{path}.{key}" + (f".{name}" if key != "remove" else "")
-        _check_name(name, owned, report, place)
+        _check_name(name, owned, report, place, folded=not response)
         if (key, name.lower()) in seen:
             report.error(place, f"{name!r} stands here twice (letters' case does not count)", "each field once")
         seen.add((key, name.lower()))
@@ -130,15 +130,18 @@ def check_edits(edits: HeaderEdits | None, report: Report, path: str, *, respons
         report.error(path, f"{edits.count} edits (a field that is set counts twice)", f"at most {EDITS_MAX}")
 
 
-def _check_name(name: str, owned: dict[str, str], report: Report, place: str) -> None:
+def _check_name(name: str, owned: dict[str, str], report: Report, place: str, *, folded: bool) -> None:
+    """folded: who reads it may take `_` for `-`, as origins behind CGI or WSGI do."""
     try:
         _parse_name(name)
     except ValueRefused as e:
         report.error(place, e.message, e.expected)
         return
-    why = owned.get(name.lower())
+    read_as = name.lower().replace("_", "-") if folded else name.lower()
+    why = owned.get(read_as)
     if why is not None:
-        report.error(place, f"{name} is the gateway's own", "another field", why)
+        twin = "" if read_as == name.lower() else f" (CGI and WSGI read it as {read_as})"
+        report.error(place, f"{name} is the gateway's own{twin}", "another field", why)
 
 
 def _known(words: frozenset[str]) -> str:
