@@ -407,7 +407,8 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     check_log(gateway.log, report)
     check_patterns(gateway.areas, report)
     for i, area in enumerate(gateway.areas):
-        check_area(area, [pool.name for pool in area.pools], report, f"area[{i}]")
+        any_host = area.default or _is_listener_default(gateway, area.name)
+        check_area(area, [pool.name for pool in area.pools], report, f"area[{i}]", any_host=any_host)
     pages = PageReader(Path(path).absolute().parent, report)
     gateway = msgspec.structs.replace(
         gateway, areas=tuple(pages.area(area, f"area[{i}]") for i, area in enumerate(gateway.areas))

@@ -147,7 +147,8 @@ class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         TO,
         Doc(
             "Where to: a whole URL, or a path of this site. `{scheme}`, `{host}`, `{path}` (as sent), `{query}` (with "
-            "its `?`) are filled in, and `$1` to `$9` of `path_re`.",
+            "its `?`) are filled in, and `$1` to `$9` of `path_re`. `{host}` is what the client's Host says: where the "
+            "area answers for any host, give the route a `host`, or write one here.",
             '"https://example.org{path}{query}"',
         ),
     ]

@@ -36,13 +36,16 @@ MATCHERS = ("path", "path_prefix", "path_re")
 TARGETS = ("pool", "redirect", "answer", "file")
 FOR_ORIGINS = ("rewrite", "request_headers", "body_bytes_max", "read_timeout")
 OPEN_HINT = "whoever makes the link would choose the place: begin with a whole URL, or with a path that is text"
+ANY_HOST_EXPECTED = "a host of yours in place of {host}, or a route with host"
+ANY_HOST_HINT = "the area answers for hosts that nobody names; a cache in front may keep the answer for everybody"
 _ABSOLUTE = re.compile(r"(?:https?|\{scheme\})://")
 _AUTHORITY = re.compile(r"(?:\{host\}|[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _AUTHORITY_END = re.compile(r"[/?#]|\{path\}|\{query\}")
 
 
-def check_area(area: Area, pools: Collection[str], report: Report, here: str) -> None:
-    """Routes, edits and error pages of one area. `pools`: names of its pools."""
+def check_area(area: Area, pools: Collection[str], report: Report, here: str, *, any_host: bool = False) -> None:
+    """Routes, edits and error pages of one area. `pools`: names of its pools; `any_host`: it answers for hosts that
+    nobody names."""
     check_edits(area.request_headers, report, f"{here}.request_headers", response=False)
     check_edits(area.response_headers, report, f"{here}.response_headers", response=True)
     for key in area.error_pages:
@@ -55,7 +58,7 @@ def check_area(area: Area, pools: Collection[str], report: Report, here: str) ->
         report.error(f"{here}.route", f"{len(area.routes)} routes", f"at most {ROUTES_AREA_MAX} in an area")
     for i, route in enumerate(area.routes):
         place = f"{here}.route[{i}]"
-        _check_route(route, pools, report, place)
+        _check_route(route, pools, report, place, any_host=any_host)
         for request, of_area, own in (
             (True, area.request_headers, route.request_headers),
             (False, area.response_headers, route.response_headers),
@@ -76,7 +79,7 @@ def _check_sum(area: HeaderEdits | None, route: HeaderEdits | None, report: Repo
         report.error(place, f"{area.count + route.count} edits with the area's", f"at most {EDITS_MAX}")
 
 
-def _check_route(route: Route, pools: Collection[str], report: Report, here: str) -> None:
+def _check_route(route: Route, pools: Collection[str], report: Report, here: str, *, any_host: bool) -> None:
     matchers = [key for key in MATCHERS if getattr(route, key)]
     if len(matchers) != 1 and not report.spoiled(*(f"{here}.{key}" for key in MATCHERS)):
         said = " and ".join(matchers) or "nothing"
@@ -104,7 +107,7 @@ def _check_route(route: Route, pools: Collection[str], report: Report, here: str
         report.error(f"{here}.answer.body", "too many placeholders", f"at most {PLACES_MAX}")
     groups = _check_pattern(route, report, here)
     if route.redirect is not None and not report.spoiled(f"{here}.redirect"):
-        _check_redirect(route, groups, report, f"{here}.redirect.to")
+        _check_redirect(route, groups, report, f"{here}.redirect.to", any_host=any_host)
     if route.rewrite is not None and not report.spoiled(f"{here}.rewrite"):
         _check_rewrite(route, groups, report, f"{here}.rewrite")
     check_edits(route.request_headers, report, f"{here}.request_headers", response=False)
@@ -135,7 +138,7 @@ def _check_words(text: str, words: frozenset[str], groups: int, *, route: Route,
         report.error(place, f"${groups_in(text)} names no group", "a group of path_re", hint)
 
 
-def _check_redirect(route: Route, groups: int, report: Report, place: str) -> None:
+def _check_redirect(route: Route, groups: int, report: Report, place: str, *, any_host: bool) -> None:
     assert route.redirect is not None
     to = route.redirect.to
     _check_words(to, REDIRECT_WORDS, groups, route=route, report=report, place=place)
@@ -146,6 +149,8 @@ def _check_redirect(route: Route, groups: int, report: Report, place: str) -> No
         authority = rest[: end.start()] if end else rest
         if not _AUTHORITY.fullmatch(authority):
             report.error(place, f"{authority!r} is no host to send clients to", TARGET_EXPECTED, OPEN_HINT)
+        elif authority.startswith("{host}") and any_host and not route.host:
+            report.warning(place, "sends clients to any host that they name", ANY_HOST_EXPECTED, ANY_HOST_HINT)
     elif not re.match(r"\{path\}|/(?:$|\{query\}|[^/\\{$])", to):
         report.error(place, f"{to!r} leaves open where it leads", TARGET_EXPECTED, OPEN_HINT)
     if route.path and to == route.path:
