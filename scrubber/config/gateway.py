@@ -162,7 +162,12 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default=5 * S, name="origin_wait"
     )
     origin_idle_ns: Annotated[
-        int, _time("0s", "1h"), Doc("How long a pooled connection is kept; `0s`: not at all.")
+        int,
+        _time("0s", "1h"),
+        Doc(
+            "How long a pooled connection is kept; `0s`: not at all. One is used again only where nothing is left over: request and "
+            "answer are whole, and not a byte came behind the answer."
+        ),
     ] = msgspec.field(default=30 * S, name="origin_idle")
 
 

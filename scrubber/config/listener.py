@@ -64,7 +64,9 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ADDRESS,
         Doc(
             'Where to listen: an endpoint, or a Unix socket as `"unix:/run/scrubber/http.sock"`. Port 0 takes any free '
-            "one; the gateway says which.",
+            "one; the gateway says which. `[::]` is every IPv6 address and no IPv4 one: `0.0.0.0` is a listener of its "
+            "own. Sockets that a service manager bound (`LISTEN_FDS`) serve the listener that has their address; one "
+            "that no listener has ends the start.",
             '"127.0.0.1:8080"',
         ),
     ]
@@ -77,8 +79,9 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Annotated[str, TRUSTED], ...],
         OneOrMore(at_least=0),
         Doc(
-            "Peers whose `Forwarded` or `X-Forwarded-For` is believed, hop by hop from the right; they are never "
-            'blocked. `"unix"`: whoever connects to a Unix socket.',
+            "Peers whose `Forwarded` or `X-Forwarded-For` is believed, hop by hop from the right, and whose "
+            "`X-Request-Id` is taken over (of anybody else it is replaced); they are never blocked. "
+            '`"unix"`: whoever connects to a Unix socket.',
             '["192.0.2.0/24"]',
         ),
     ] = ()

@@ -113,7 +113,9 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         BALANCE,
         Doc(
             "Which origin takes a request: the one with the fewest in flight by weight (over all workers), in turn by "
-            "weight, or always the same one for a client or for a header's value.",
+            "weight, or always the same one for a client or for a header's value. Of a field that stands there several "
+            "times the first counts; an empty value is a value like any other (all of them go to one origin); without "
+            "the field it is the client's.",
             '"hash:header:X-Session"',
         ),
     ] = "least_connections"

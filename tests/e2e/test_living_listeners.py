@@ -448,3 +448,10 @@ def test_keep_alive_connections_end_with_connection_close(gateway: GatewayFactor
     thread.join()
     assert problems == []
     assert answers[-1] == "close"
+
+
+def test_every_ipv6_address_is_no_ipv4_one(gateway: GatewayFactory, origin: Origin) -> None:
+    port = free_port()
+    gateway(text=text_of(origin, listener(f"[::]:{port}")))
+    assert ask(port, host="::1") == 200
+    assert refused(port)

@@ -135,6 +135,30 @@ def test_a_header_s_value_is_hashed(gateway: GatewayFactory, named: Callable[...
     assert len({next(iter(counts)) for counts in found.values()}) == 3
 
 
+def test_a_header_that_is_not_there_is_empty_or_stands_there_twice(
+    gateway: GatewayFactory, named: Callable[..., Named]
+) -> None:
+    members = [named(name) for name in "abc"]
+    running = gateway(text=text_of([m.at for m in members], 'balance = "hash:header:X-Session"'))
+
+    def taken(*values: str, source: str = "127.0.0.1") -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, 20 * SLOW, source_address=(source, 0))
+        with contextlib.closing(connection):
+            connection.putrequest("GET", "/")
+            for value in values:
+                connection.putheader("X-Session", value)
+            connection.endheaders()
+            return connection.getresponse().read().decode()
+
+    clients = [f"127.0.1.{i}" for i in range(1, 21)]
+    by_client = {client: taken(source=client) for client in clients}
+    assert len(set(by_client.values())) == 3
+    assert {client: taken(source=client) for client in clients} == by_client
+    assert len({taken("", source=client) for client in clients}) == 1
+    keys = list(map(str, range(12)))
+    assert [taken(key, "another") for key in keys] == [taken(key) for key in keys]
+
+
 def test_a_named_pool_is_kept_apart(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     own, api = named("own"), named("api")
     more = f'[[area.pool]]\nname = "api"\norigins = ["{api.at}"]\n[[area.route]]\npath_prefix = "/api/"\npool = "api"\n'
