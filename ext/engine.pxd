@@ -274,7 +274,7 @@ cdef struct ProxyNote:
     Address destination             # where the client had connected to
     uint16_t destination_port
     uint16_t text_len
-    uint8_t text[796]               # JSON fields of the TLVs, each with a comma before it
+    uint8_t text[988]               # JSON fields of the TLVs, each with a comma before it
 
 cdef struct Client:
     Handle h

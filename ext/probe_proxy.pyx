@@ -14,8 +14,17 @@ def probe_proxy_header(bytes data):
     spans = {
         "authority": h.authority, "alpn": h.alpn, "unique_id": h.unique_id, "tls_version": h.tls_version,
         "tls_cipher": h.tls_cipher, "tls_name": h.tls_name, "vpc_endpoint": h.vpc_endpoint,
+        "tls_signature": h.tls_signature, "tls_key": h.tls_key, "netns": h.netns,
     }
     found = {name: data[span["off"]:span["off"] + span["len"]] for name, span in spans.items() if span["len"]}
+    if h.tls:
+        found["tls"] = (h.tls_client, h.tls_verify)
+    others = [h.others[i] for i in range(h.other_count)]
+    if others:
+        found["others"] = [
+            (bool(each["inner"]), each["kind"], data[each["value"]["off"]:each["value"]["off"] + each["value"]["len"]]) for each in others
+        ]
+        found["others_left_out"] = h.others_left_out
     if h.named:
         found["source"] = ((<const char*>h.address.bytes)[:16], h.port)
         found["destination"] = ((<const char*>h.destination.bytes)[:16], h.destination_port)

@@ -14,16 +14,58 @@ cdef void note_tls_version(Writer* w, const uint8_t* data, Span span) noexcept n
     put_field(w, b"tls.version", 11, data + span.off, span.len, 16)
 
 
+cdef enum:
+    OTHER_BYTES_MAX = 32        # of a TLV's value in the log
+    OTHERS_END_BYTES = 48       # what closes their list, and how many are not in it
+    OTHERS_BYTES_MIN = 96       # room for the list with nothing in it: always kept
+
+
+cdef void put_other(Writer* w, const uint8_t* data, const ProxyTlv* tlv) noexcept nogil:
+    put_either(w, tlv.inner, b"\"20.", b"\"")
+    put_hex_bytes(w, &tlv.kind, 1)
+    put_byte(w, 58)
+    put_hex_bytes(w, data + tlv.value.off, tlv.value.len if tlv.value.len < OTHER_BYTES_MAX else OTHER_BYTES_MAX)
+    put_either(w, tlv.value.len > OTHER_BYTES_MAX, b"+\"", b"\"")
+
+
+cdef void put_others(Writer* w, const uint8_t* data, const ProxyHeader* h) noexcept nogil:
+    """TLVs that we have no name for, as texts of TYPE:VALUE in hex."""
+    cdef uint8_t* before
+    cdef uint32_t i, shown = 0
+    if h.other_count == 0:
+        return
+    w.end -= OTHERS_END_BYTES
+    put_name(w, b"scrubber.proxy.tlvs", 19)
+    put_byte(w, 91)
+    for i in range(h.other_count):
+        before = w.at
+        if shown:
+            put_byte(w, 44)
+        put_other(w, data, &h.others[i])
+        if w.full:
+            w.full = False
+            w.at = before
+        else:
+            shown += 1
+    w.end += OTHERS_END_BYTES
+    put_byte(w, 93)
+    if h.others_left_out + h.other_count > shown:
+        put_number(w, b"scrubber.proxy.tlvs_left_out", 28, h.others_left_out + h.other_count - shown)
+
+
 cdef void note_header(ProxyNote* note, const uint8_t* data, const ProxyHeader* h) noexcept nogil:
     """The JSON fields that access lines of this connection carry; one that does not fit is left out."""
     cdef Writer w
     w.at = note.text
-    w.end = note.text + sizeof(note.text)
+    w.end = note.text + sizeof(note.text) - OTHERS_BYTES_MIN
     w.full = False
     put_address(&w, b"scrubber.proxy.ip", 17, &note.peer)
     if h.named:
         put_address(&w, b"destination.ip", 14, &h.destination)
         put_number(&w, b"destination.port", 16, h.destination_port)
+    if h.tls:
+        put_number(&w, b"scrubber.proxy.tls_client", 25, h.tls_client)
+        put_number(&w, b"scrubber.proxy.tls_verify", 25, h.tls_verify)
     put_field(&w, b"tls.client.server_name", 22, data + h.authority.off, h.authority.len, 255)
     put_field(&w, b"tls.next_protocol", 17, data + h.alpn.off, h.alpn.len, 32)
     note_tls_version(&w, data, h.tls_version)
@@ -31,6 +73,11 @@ cdef void note_header(ProxyNote* note, const uint8_t* data, const ProxyHeader* h
     put_field(&w, b"scrubber.proxy.unique_id", 24, data + h.unique_id.off, h.unique_id.len, PROXY_UNIQUE_ID_BYTES_MAX)
     put_field(&w, b"scrubber.proxy.vpc_endpoint", 27, data + h.vpc_endpoint.off, h.vpc_endpoint.len, 64)
     put_field(&w, b"tls.client.x509.subject.common_name", 35, data + h.tls_name.off, h.tls_name.len, 64)
+    put_field(&w, b"tls.server.x509.signature_algorithm", 35, data + h.tls_signature.off, h.tls_signature.len, 32)
+    put_field(&w, b"tls.server.x509.public_key_algorithm", 36, data + h.tls_key.off, h.tls_key.len, 32)
+    put_field(&w, b"scrubber.proxy.netns", 20, data + h.netns.off, h.netns.len, 64)
+    w.end += OTHERS_BYTES_MIN
+    put_others(&w, data, h)
     note.text_len = <uint16_t>(w.at - note.text)
 
 

@@ -20,11 +20,15 @@ cdef enum:
     TLV_ALPN = 0x01
     TLV_AUTHORITY = 0x02
     TLV_CRC32C = 0x03
+    TLV_NOOP = 0x04
     TLV_UNIQUE_ID = 0x05
     TLV_SSL = 0x20
     TLV_SSL_VERSION = 0x21
     TLV_SSL_NAME = 0x22
     TLV_SSL_CIPHER = 0x23
+    TLV_SSL_SIGNATURE = 0x24
+    TLV_SSL_KEY = 0x25
+    TLV_NETNS = 0x30
     TLV_AWS = 0xEA
     TLV_AWS_VPC_ENDPOINT = 0x01
 
@@ -159,11 +163,42 @@ cdef inline void tlv_keep(Span* span, uint32_t off, uint32_t length) noexcept no
         span.len = length
 
 
+cdef void tlv_other(ProxyHeader* out, uint8_t kind, bint inner, uint32_t off, uint32_t length) noexcept nogil:
+    cdef ProxyTlv* kept = &out.others[out.other_count]
+    if out.other_count == PROXY_OTHERS_MAX:
+        out.others_left_out += 1
+        return
+    kept.kind = kind
+    kept.inner = inner
+    kept.value.off = off
+    kept.value.len = length
+    out.other_count += 1
+
+
+cdef void tlv_of_ssl(const uint8_t* data, uint8_t kind, uint32_t at, uint32_t size, ProxyHeader* out) noexcept nogil:
+    if kind == TLV_SSL_VERSION:
+        tlv_keep(&out.tls_version, at, size)
+    elif kind == TLV_SSL_CIPHER:
+        tlv_keep(&out.tls_cipher, at, size)
+    elif kind == TLV_SSL_NAME:
+        tlv_keep(&out.tls_name, at, size)
+    elif kind == TLV_SSL_SIGNATURE:
+        tlv_keep(&out.tls_signature, at, size)
+    elif kind == TLV_SSL_KEY:
+        tlv_keep(&out.tls_key, at, size)
+    else:
+        tlv_other(out, kind, True, at, size)
+
+
 cdef bint tlv_ssl(const uint8_t* data, uint32_t at, uint32_t end, ProxyHeader* out) noexcept nogil:
     """client (1), verify (4), then TLVs of its own."""
     cdef uint32_t size
     if end - at < 5:
         return False
+    if not out.tls:
+        out.tls = True
+        out.tls_client = data[at]
+        out.tls_verify = load_be32(data + at + 1)
     at += 5
     while at < end:
         if end - at < 3:
@@ -171,17 +206,12 @@ cdef bint tlv_ssl(const uint8_t* data, uint32_t at, uint32_t end, ProxyHeader* o
         size = load_be16(data + at + 1)
         if size > end - at - 3:
             return False
-        if data[at] == TLV_SSL_VERSION:
-            tlv_keep(&out.tls_version, at + 3, size)
-        elif data[at] == TLV_SSL_CIPHER:
-            tlv_keep(&out.tls_cipher, at + 3, size)
-        elif data[at] == TLV_SSL_NAME:
-            tlv_keep(&out.tls_name, at + 3, size)
+        tlv_of_ssl(data, data[at], at + 3, size, out)
         at += 3 + size
     return True
 
 
-cdef bint tlv_known(const uint8_t* data, uint8_t kind, uint32_t at, uint32_t size, ProxyHeader* out, bint* summed) noexcept nogil:
+cdef bint tlv_take(const uint8_t* data, uint8_t kind, uint32_t at, uint32_t size, ProxyHeader* out, bint* summed) noexcept nogil:
     """One TLV whose value is data[at:at + size]. False: it makes the whole header unsound."""
     if kind == TLV_ALPN:
         tlv_keep(&out.alpn, at, size)
@@ -192,14 +222,17 @@ cdef bint tlv_known(const uint8_t* data, uint8_t kind, uint32_t at, uint32_t siz
         return size <= PROXY_UNIQUE_ID_BYTES_MAX
     elif kind == TLV_SSL:
         return tlv_ssl(data, at, at + size, out)
-    elif kind == TLV_AWS:
-        if size > 1 and data[at] == TLV_AWS_VPC_ENDPOINT:
-            tlv_keep(&out.vpc_endpoint, at + 1, size - 1)
+    elif kind == TLV_NETNS:
+        tlv_keep(&out.netns, at, size)
+    elif kind == TLV_AWS and size > 1 and data[at] == TLV_AWS_VPC_ENDPOINT:
+        tlv_keep(&out.vpc_endpoint, at + 1, size - 1)
     elif kind == TLV_CRC32C:
         if size != 4 or summed[0]:
             return False
         summed[0] = True
         return scrubber_crc32c(data, out.length, at, 4) == load_be32(data + at)
+    elif kind != TLV_NOOP:
+        tlv_other(out, kind, False, at, size)
     return True
 
 
@@ -210,7 +243,7 @@ cdef bint v2_tlvs(const uint8_t* data, uint32_t at, ProxyHeader* out) noexcept n
         if out.length - at < 3:
             return False
         size = load_be16(data + at + 1)
-        if size > out.length - at - 3 or not tlv_known(data, data[at], at + 3, size, out, &summed):
+        if size > out.length - at - 3 or not tlv_take(data, data[at], at + 3, size, out, &summed):
             return False
         at += 3 + size
     return True

@@ -66,6 +66,15 @@ cdef void put_hex16(Writer* w, uint64_t value) noexcept nogil:
     put(w, digits, 16)
 
 
+cdef void put_hex_bytes(Writer* w, const uint8_t* data, uint32_t n) noexcept nogil:
+    cdef uint8_t digits[2]
+    cdef uint32_t i
+    for i in range(n):
+        digits[0] = HEX_DIGITS[data[i] >> 4]
+        digits[1] = HEX_DIGITS[data[i] & 15]
+        put(w, digits, 2)
+
+
 cdef inline bint json_plain(uint8_t c) noexcept nogil:
     return c >= 0x20 and c < 0x7f and c != 0x22 and c != 0x5c
 

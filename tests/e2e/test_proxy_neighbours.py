@@ -133,7 +133,7 @@ class TestHaproxyInFront:
         )
         assert made.returncode == 0, made.stderr
         certificate.write_text(certificate.read_text() + (tmp_path / "chain.pem").read_text())
-        options = "send-proxy-v2-ssl-cn proxy-v2-options crc32c,authority,ssl-cipher,unique-id"
+        options = "send-proxy-v2-ssl-cn proxy-v2-options crc32c,authority,ssl-cipher,cert-sig,cert-key,unique-id"
         bind = f"fd@{{fd}} ssl crt {certificate} ca-file {tmp_path}/chain.pem verify optional alpn http/1.1"
         with haproxy(
             f"server gate 127.0.0.1:{gate.port} source {NEIGHBOUR} {options}",
@@ -157,6 +157,9 @@ class TestHaproxyInFront:
         assert record["tls.version"] == (version or "").removeprefix("TLSv")
         assert record["tls.cipher"] == (cipher or ("",))[0]
         assert record["tls.client.x509.subject.common_name"] == "site.test"
+        assert record["tls.server.x509.signature_algorithm"] == "RSA-SHA256"
+        assert record["tls.server.x509.public_key_algorithm"] == "RSA2048"
+        assert (record["scrubber.proxy.tls_client"], record["scrubber.proxy.tls_verify"]) == (7, 0)
         assert record["scrubber.proxy.unique_id"] == f"id-{ONE}-{port}"
 
     @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])

@@ -92,10 +92,11 @@ class TestNamedClients:
             assert [wire.answer().status for _ in range(3)] == [200] * 3
 
     def test_tlvs_are_in_the_log(self, behind: Proxy) -> None:
-        ssl = b"\x01\0\0\0\0" + tlv(0x21, b"TLSv1.3") + tlv(0x23, b"TLS_AES_256_GCM_SHA384") + tlv(0x22, b'cn "1"')
-        header = v2(
-            tlvs=[(1, b"h2"), (2, b"www.example.org"), (5, b"id-\xff\n"), (0x20, ssl), (0xEA, b"\x01vpce-08d2")]
-        )
+        ssl = b"\x03\0\0\0\x12" + tlv(0x21, b"TLSv1.3") + tlv(0x23, b"TLS_AES_256_GCM_SHA384") + tlv(0x22, b'cn "1"')
+        ssl += tlv(0x24, b"SHA256") + tlv(0x25, b"EC256") + tlv(0x26, b"X25519")
+        known = [(1, b"h2"), (2, b"www.example.org"), (5, b"id-\xff\n"), (0x20, ssl), (0xEA, b"\x01vpce-08d2")]
+        more = [(0x30, b"blue"), (0xE0, bytes(range(33))), (0xEE, b""), (0xEA, b"\x02")]
+        header = v2(tlvs=[*known, *more])
         assert asked(behind.port, header, "/tlvs").status == 200
         (record,) = behind.lines("/tlvs")
         assert record["tls.next_protocol"] == "h2"
@@ -105,6 +106,38 @@ class TestNamedClients:
         assert record["tls.cipher"] == "TLS_AES_256_GCM_SHA384"
         assert record["tls.client.x509.subject.common_name"] == 'cn "1"'
         assert record["scrubber.proxy.vpc_endpoint"] == "vpce-08d2"
+        assert record["tls.server.x509.signature_algorithm"] == "SHA256"
+        assert record["tls.server.x509.public_key_algorithm"] == "EC256"
+        assert (record["scrubber.proxy.tls_client"], record["scrubber.proxy.tls_verify"]) == (3, 0x12)
+        assert record["scrubber.proxy.netns"] == "blue"
+        assert record["scrubber.proxy.tlvs"] == [
+            f"20.26:{b'X25519'.hex()}",
+            f"e0:{bytes(range(32)).hex()}+",
+            "ee:",
+            "ea:02",
+        ]
+        assert "scrubber.proxy.tlvs_left_out" not in record
+
+    def test_tlvs_without_a_name_are_bounded_in_the_log(self, behind: Proxy) -> None:
+        many = [(0xE0 + n, bytes([n]) * 40) for n in range(8)] + [(0xF0, b"")] * 100
+        assert asked(behind.port, v2(tlvs=many), "/others").status == 200
+        (record,) = behind.lines("/others")
+        assert record["scrubber.proxy.tlvs"] == [f"e{n}:{bytes([n] * 32).hex()}+" for n in range(8)]
+        assert record["scrubber.proxy.tlvs_left_out"] == 100
+
+    @pytest.mark.parametrize("name", [b"n" * 100, b'"' * 64, b"\x01" * 64])
+    @pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+    def test_tlvs_for_which_the_line_has_no_room_are_counted(self, behind: Proxy, name: bytes, count: int) -> None:
+        """What comes before them fills the note to any degree."""
+        path = f"/room-{name[0]}-{count}"
+        before = [(2, name * 2), (0x30, name), (5, name), (0xEA, b"\x01" + name)]
+        others = [(0xE0, bytes(40))] * count
+        assert asked(behind.port, v2(tlvs=before + others), path).status == 200
+        (record,) = behind.lines(path)
+        shown = record.get("scrubber.proxy.tlvs", [])
+        assert set(shown) <= {"e0:" + "00" * 32 + "+"}
+        assert len(shown) + record.get("scrubber.proxy.tlvs_left_out", 0) == count
+        assert record["http.response.status_code"] == 200
 
     def test_tlvs_of_any_size_and_content_leave_the_line_sound(self, behind: Proxy) -> None:
         header = v2(tlvs=[(1, b"\x00" * 255), (2, b'"\\' * 120), (5, b"\n" * 128), (0xEA, b"\x01" + b"\xff" * 255)])

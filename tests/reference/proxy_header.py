@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from tests.reference.chain import parse_address
@@ -12,6 +13,7 @@ from tests.reference.prefixes import packed
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 BYTES_MAX = 8192
 LINE_BYTES_MAX = 107
+OTHERS_MAX = 8
 LINE = re.compile(rb"PROXY TCP([46]) (\S+) (\S+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})")
 UNKNOWN = re.compile(rb"PROXY UNKNOWN( [\x20-\x7e]*)?")
 ADDRESS_BYTES = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
@@ -109,8 +111,8 @@ def take_tlvs(data: bytes) -> list[tuple[int, bytes]] | None:
     return found
 
 
-def named(tlvs: list[tuple[int, bytes]]) -> dict[str, bytes]:
-    """By name, the first that is not empty."""
+def named(tlvs: list[tuple[int, bytes]]) -> dict[str, Any]:
+    """By name, the first that is not empty; and those without a name, in order."""
     inner = [pair for kind, value in tlvs if kind == 0x20 for pair in take_tlvs(value[5:]) or []]
     vpc = [(0, value[1:]) for kind, value in tlvs if kind == 0xEA and value[:1] == b"\x01"]
     places = {
@@ -120,10 +122,28 @@ def named(tlvs: list[tuple[int, bytes]]) -> dict[str, bytes]:
         "tls_version": (inner, 0x21),
         "tls_name": (inner, 0x22),
         "tls_cipher": (inner, 0x23),
+        "tls_signature": (inner, 0x24),
+        "tls_key": (inner, 0x25),
+        "netns": (tlvs, 0x30),
         "vpc_endpoint": (vpc, 0),
     }
     found = {name: next((v for k, v in among if k == kind and v), b"") for name, (among, kind) in places.items()}
-    return {name: value for name, value in found.items() if value}
+    said: dict[str, Any] = {name: value for name, value in found.items() if value}
+    for value in [value for kind, value in tlvs if kind == 0x20][:1]:
+        said["tls"] = (value[0], int.from_bytes(value[1:5]))
+    others = list(without_name(tlvs))
+    if others:
+        said |= {"others": others[:OTHERS_MAX], "others_left_out": max(len(others) - OTHERS_MAX, 0)}
+    return said
+
+
+def without_name(tlvs: list[tuple[int, bytes]]) -> Iterator[tuple[bool, int, bytes]]:
+    for kind, value in tlvs:
+        if kind == 0x20:
+            inside = take_tlvs(value[5:]) or []
+            yield from ((True, each, inner) for each, inner in inside if each not in range(0x21, 0x26))
+        elif kind not in (0x01, 0x02, 0x03, 0x04, 0x05, 0x30) and not (kind == 0xEA and value[:1] == b"\x01" < value):
+            yield (False, kind, value)
 
 
 def binary(

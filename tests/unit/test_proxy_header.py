@@ -17,7 +17,15 @@ from tests.reference.proxy_header import SIGNATURE, binary, tlv
 
 V6 = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address("2001:db8::2").packed + b"\x00\x01\xff\xff"
 MAPPED = bytes(10) + b"\xff\xff\xc0\x00\x02\x01" + bytes(10) + b"\xff\xff\xc6\x33\x64\x01" + b"\x12\x34\x00\x50"
-SSL = b"\x07\0\0\0\0" + tlv(0x21, b"TLSv1.3") + tlv(0x23, b"TLS_AES_128_GCM_SHA256") + tlv(0x22, b"cn.example")
+SSL = (
+    b"\x07\0\0\0\x09"
+    + tlv(0x21, b"TLSv1.3")
+    + tlv(0x23, b"TLS_AES_128_GCM_SHA256")
+    + tlv(0x22, b"cn.example")
+    + tlv(0x24, b"SHA256")
+    + tlv(0x25, b"RSA2048")
+    + tlv(0x26, b"X25519")
+)
 ALL_TLVS = [
     (0x01, b"h2"),
     (0x02, b"www.example.org"),
@@ -163,8 +171,29 @@ def test_every_tlv_is_found() -> None:
         "tls_version": b"TLSv1.3",
         "tls_cipher": b"TLS_AES_128_GCM_SHA256",
         "tls_name": b"cn.example",
+        "tls_signature": b"SHA256",
+        "tls_key": b"RSA2048",
+        "tls": (7, 9),
+        "netns": b"netns",
         "vpc_endpoint": b"vpce-08d2bf15fac5001c9",
+        "others": [(True, 0x26, b"X25519"), (False, 0xE3, b"custom")],
+        "others_left_out": 0,
     }
+
+
+def test_tlvs_without_a_name_are_kept_up_to_a_number() -> None:
+    many = [(0xE0 + n % 8, bytes([n]) * n) for n in range(11)]
+    found = parse(binary(tlvs=[*many, (0xEA, b""), (0xEA, b"\x01"), (0xEA, b"\x02x")]))
+    assert found["others"] == [(False, kind, value) for kind, value in many[:8]]
+    assert found["others_left_out"] == 6
+    assert parse(binary(tlvs=[(0xEA, b"\x01"), (0xEA, b"\x02x")]))["others"] == [
+        (False, 0xEA, b"\x01"),
+        (False, 0xEA, b"\x02x"),
+    ]
+
+
+def test_what_the_first_ssl_tlv_says_of_the_connection_counts() -> None:
+    assert parse(binary(tlvs=[(0x20, b"\x01\0\0\0\0"), (0x20, b"\x07\xff\0\0\x01")]))["tls"] == (1, 0)
 
 
 def test_the_first_of_a_type_counts() -> None:
@@ -241,10 +270,13 @@ def test_any_bytes_as_the_reference(data: bytes, begun: bytes) -> None:
     parse(begun + data)
 
 
+TYPES = st.sampled_from([1, 2, 4, 5, 0x20, 0x21, 0x30, 0xEA, 0xFF])
+
+
 @given(
     st.sampled_from([0x11, 0x12, 0x21, 0x22]),
     st.binary(min_size=36, max_size=36),
-    st.lists(st.tuples(st.sampled_from([1, 2, 4, 5, 0x20, 0x30, 0xEA, 0xFF]), st.binary(max_size=40)), max_size=5),
+    st.lists(st.tuples(TYPES, st.binary(max_size=40)), max_size=12),
     st.booleans(),
 )
 def test_sound_headers_as_the_reference(
