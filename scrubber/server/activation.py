@@ -1,7 +1,8 @@
 """Sockets that a service manager bound before us: sd_listen_fds(3).
 
 Owns: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, and which inherited socket is which listener's. Invariant: an inherited
-socket that no listener of the gateway file has ends the start: whoever made it expects that somebody answers there.
+socket that no listener of the gateway file has ends the start: whoever made it expects that somebody answers there. A
+reload may take the listener away later, and bring it back: the socket stays ours (listen.Ports).
 """
 
 from __future__ import annotations

@@ -39,10 +39,12 @@ class Handover:
     serving: int  # memfd with the pid of the keeper that serves, 8 bytes: signals are its
     waiter_pid: int  # the process that waits for whoever is keeper; 0: a service manager does
     listeners: dict[str, HandedSocket] = field(default_factory=dict)  # by key
+    inherited: dict[str, list[int]] = field(default_factory=dict)  # the same, of the service manager; also unused ones
 
     def descriptors(self) -> list[int]:
         sockets = [fd for each in self.listeners.values() for fd in each.fds]
-        return [self.policy, *self.regions.values(), self.lock, self.channel, self.serving, *sockets]
+        inherited = [fd for fds in self.inherited.values() for fd in fds]
+        return [self.policy, *self.regions.values(), self.lock, self.channel, self.serving, *sockets, *inherited]
 
     def to_fd(self) -> int:
         """A sealed memfd with this; it is to be inherited, as all that it names."""

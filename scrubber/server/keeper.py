@@ -80,10 +80,13 @@ class Keeper:
         self.plan = plan
         self.log = logger
         self.policy, self.prefixes, self.generation = plan.policy, list(plan.prefixes), plan.generation
-        self.ports = listen.Ports(plan.workers)
+        self.ports = listen.Ports(plan.workers, self._inherited())
         self.notifier = notify.Notifier(os.environ)
         self.environment = notify.for_children(os.environ)
-        given = self._given()
+        given = {
+            key: listen.Given([socket.socket(fileno=fd) for fd in each.fds], each.ours)
+            for key, each in plan.handed.items()
+        }
         self.ports.bind(plan.listeners, given)
         self.unwanted = [each for key, each in given.items() if key not in {plan.key for plan in plan.listeners}]
         self.ports.commit([each.index for each in plan.listeners])
@@ -118,13 +121,11 @@ class Keeper:
             taken_over=self._taken_over,
         )
 
-    def _given(self) -> dict[str, listen.Given]:
-        """Sockets that were bound before us. activation.NotOurs."""
-        inherited = {int(fd): name for fd, name in self.plan.inherited.items()}
-        given = {key: listen.Given(socks) for key, socks in activation.match(inherited, self.plan.listeners).items()}
-        for key, each in self.plan.handed.items():
-            given[key] = listen.Given([socket.socket(fileno=fd) for fd in each.fds], each.ours)
-        return given
+    def _inherited(self) -> dict[str, list[socket.socket]]:
+        """The service manager's sockets by key: its own to us, or those that the keeper before us got.
+        activation.NotOurs."""
+        found = activation.match({int(fd): name for fd, name in self.plan.inherited.items()}, self.plan.listeners)
+        return found | {key: [socket.socket(fileno=fd) for fd in fds] for key, fds in self.plan.kept.items()}
 
     # ── the loop ──
 
@@ -477,6 +478,7 @@ class Keeper:
             serving=self.serving,
             waiter_pid=waiter,
             listeners={each.plan.key: each.handed() for each in held},
+            inherited={key: [each.fileno() for each in sockets] for key, sockets in self.ports.inherited.items()},
         )
 
     def _export(self) -> bool:

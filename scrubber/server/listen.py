@@ -1,7 +1,8 @@
 """The listeners: bound here, held by the keeper, handed to workers by descriptor.
 
 Owns: the sockets and their options; which of them the policy in force names, which it does not name any more, and which
-are bound for a policy that is not in force yet.
+are bound for a policy that is not in force yet; those of a service manager, which holds their ports whatever a policy
+says, for as long as we live.
 Invariants: an address that somebody else listens on is refused, also where that one uses SO_REUSEPORT too; one socket a
 worker slot where the kernel shares a port out, else one for all; with port 0 all slots share the port of the first;
 only a Unix socket that we bound ourselves is removed. Workers inherit TCP_NODELAY and set no option on an accepted
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from scrubber.server.handover import HandedSocket
 from scrubber.server.plan import ListenerPlan
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 BACKLOG = 4096  # the kernel takes at most net.core.somaxconn
 
 _REASONS = {
@@ -44,11 +46,14 @@ _UNIX_REASONS = {
 
 
 class CannotListen(Exception):
-    """An address could not be bound: what, why, and what to do."""
+    """An address could not be bound: what, why, and what to do. `beside`: an address of our own is why."""
 
-    def __init__(self, listener: ListenerPlan, error: OSError) -> None:
+    def __init__(self, listener: ListenerPlan, error: OSError, beside: str = "") -> None:
         other = (error.strerror or str(error), "see the listener's address in the gateway file")
         why, hint = (_UNIX_REASONS if listener.unix else _REASONS).get(error.errno or 0, other)
+        if beside:
+            why = f"the service manager's socket on {beside} does not share the port with us"
+            hint = "let the socket unit bind this address as well, or take that one out of it"
         super().__init__(f"cannot listen on {listener.where}: {why}")
         self.hint = hint.replace("{port}", str(listener.port))
 
@@ -101,9 +106,10 @@ class Listening:
 
 @dataclass(slots=True)
 class Ports:
-    """All listeners of a keeper, by index."""
+    """All listeners of a keeper, by index. `inherited`: the service manager's sockets, by key; listeners use copies."""
 
     workers: int
+    inherited: Mapping[str, Sequence[socket.socket]] = field(default_factory=dict)
     held: dict[int, Listening] = field(default_factory=dict)  # workers have them, or will at their start
     wanted: list[int] = field(default_factory=list)  # of these, the ones that the policy in force names, in order
     pending: dict[int, Listening] = field(default_factory=dict)  # for the next policy
@@ -120,15 +126,20 @@ class Ports:
         """Bind what is not bound yet, for the next policy; all of its listeners as they will be. CannotListen: nothing
         has changed."""
         self.forget()
+        given = given or {}
+        new = [plan for plan in plans if plan.index not in self.held]
+        try:
+            for plan in new:  # before any of them is there itself
+                if plan.port and plan.key not in given and plan.key not in self.inherited:
+                    self._must_be_free(plan, given.values())
+            for plan in new:
+                self.pending[plan.index] = open_listener(plan, self.workers, given.get(plan.key) or self._copies(plan))
+        except CannotListen:
+            self.forget()
+            raise
         for plan in plans:
             if plan.index in self.held:
                 self._change_mode(plan)
-                continue
-            try:
-                self.pending[plan.index] = open_listener(plan, self.workers, (given or {}).get(plan.key))
-            except CannotListen:
-                self.forget()
-                raise
         return [(self.held.get(plan.index) or self.pending[plan.index]).plan for plan in plans]
 
     def commit(self, wanted: Iterable[int]) -> list[int]:
@@ -158,12 +169,38 @@ class Ports:
     def close(self, *, remove: bool) -> None:
         """All of them. remove: nobody serves them after us."""
         self.forget()
+        for each in _flat(self.inherited.values()):
+            each.close()
+        self.inherited = {}
         for listening in self.held.values():
             if remove:
                 listening.remove()
             listening.close()
         self.held.clear()
         self.wanted = []
+
+    def _copies(self, plan: ListenerPlan) -> Given | None:
+        """Of the service manager's sockets for it."""
+        sockets = self.inherited.get(plan.key)
+        return Given([each.dup() for each in sockets]) if sockets else None
+
+    def _must_be_free(self, plan: ListenerPlan, given: Iterable[Given]) -> None:
+        """SO_REUSEPORT would quietly share the port with another program of the same user; a bind without it says so.
+        Beside an address of our own with the same port it could not tell us from others, and is left to the kernel."""
+        held = (listening.sockets for listening in self.held.values())
+        ours = _flat([*held, *(each.sockets for each in given), *self.inherited.values()])
+        beside = [each for each in ours if _meets(plan, each)]
+        for each in beside:
+            if not _shares(each):
+                where = replace(plan, host=each.getsockname()[0]).where
+                raise CannotListen(plan, OSError(errno.EADDRINUSE, "in use"), where)
+        if beside:
+            return
+        try:
+            with _socket(plan) as probe:
+                probe.bind((plan.host, plan.port))
+        except OSError as error:
+            raise CannotListen(plan, error) from None
 
     def _change_mode(self, plan: ListenerPlan) -> None:
         listening = self.held[plan.index]
@@ -183,8 +220,6 @@ def open_listener(plan: ListenerPlan, workers: int, given: Given | None = None) 
     sockets: list[socket.socket] = []
     actual = plan
     try:
-        if plan.port:
-            _must_be_free(plan)
         for _ in range(workers):
             sockets.append(_listen(actual))
             actual = replace(plan, port=int(sockets[-1].getsockname()[1]))
@@ -212,6 +247,12 @@ def _open_given(plan: ListenerPlan, workers: int, given: Sequence[socket.socket]
     return Listening(actual, [*sockets, *siblings])
 
 
+def _shares(sock: socket.socket) -> bool:
+    """Whether the kernel lets us bind beside it: its user's only."""
+    ours = os.fstat(sock.fileno()).st_uid == os.geteuid()
+    return ours and sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
+
+
 def _prepared(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -227,13 +268,18 @@ def _socket(listener: ListenerPlan) -> socket.socket:
     return sock
 
 
-def _must_be_free(listener: ListenerPlan) -> None:
-    """SO_REUSEPORT would quietly share the port with another program of the same user; a bind without it says so."""
-    try:
-        with _socket(listener) as probe:
-            probe.bind((listener.host, listener.port))
-    except OSError as error:
-        raise CannotListen(listener, error) from None
+def _flat(groups: Iterable[Sequence[socket.socket]]) -> list[socket.socket]:
+    return [each for group in groups for each in group]
+
+
+def _meets(plan: ListenerPlan, sock: socket.socket) -> bool:
+    """Whether some connections could come to either."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    host, port = sock.getsockname()[:2]
+    if port != plan.port or (":" in host) != (":" in plan.host):
+        return False
+    return host == plan.host or not {host, plan.host}.isdisjoint(EVERYWHERE)
 
 
 def _listen(listener: ListenerPlan) -> socket.socket:

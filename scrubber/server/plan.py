@@ -69,6 +69,7 @@ class Plan:
     gateway_file: str = ""
     inherited: dict[str, str] = field(default_factory=dict)  # descriptor -> name: sockets that a service manager bound
     handed: dict[str, HandedSocket] = field(default_factory=dict)  # by key: sockets of the keeper before us
+    kept: dict[str, list[int]] = field(default_factory=dict)  # by key: the manager's, as the keeper before us had them
     predecessor: int = -1  # channel to it
     serving: int = -1  # memfd with the pid of the keeper that serves, shared by all that succeed one another
     waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
@@ -83,7 +84,7 @@ class Plan:
     def descriptors(self) -> list[int]:
         sockets = [fd for each in self.handed.values() for fd in each.fds]
         more = [fd for fd in (self.predecessor, self.serving) if fd >= 0]
-        inherited = [int(fd) for fd in self.inherited]
+        inherited = [int(fd) for fd in self.inherited] + [fd for fds in self.kept.values() for fd in fds]
         return [*self.regions.values(), self.policy, *self.prefixes, self.lock, *inherited, *sockets, *more]
 
     @classmethod

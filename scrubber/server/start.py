@@ -92,6 +92,7 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         gateway_file=gateway.file,
         inherited={str(fd): name for fd, name in (inherited or {}).items()},
         handed=former.handover.listeners if former else {},
+        kept=former.handover.inherited if former else {},
         predecessor=former.handover.channel if former else -1,
         serving=former.handover.serving if former else -1,
         waiter_pid=former.handover.waiter_pid if former else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -103,6 +104,59 @@ def test_an_inherited_socket_serves_every_worker(gateway: GatewayFactory, origin
         assert running.stop() == 0
         # the manager still has it: clients wait instead of being refused
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+@pytest.mark.usefixtures("inheriting")
+@pytest.mark.parametrize("reuse", [True, False])
+def test_an_inherited_socket_is_there_again_when_its_listener_comes_back(
+    gateway: GatewayFactory, origin: Origin, reuse: bool, short: Path
+) -> None:
+    """The manager holds the port all the time: nobody could bind it anew."""
+    with bound(reuse=reuse) as sock, socket.socket(socket.AF_UNIX) as local:
+        port, path = sock.getsockname()[1], str(short / "http.sock")
+        local.bind(path)
+        local.listen()
+        without = gateway_text(origin.port)
+        more = f'[[listener]]\naddress = "127.0.0.1:{port}"\n[[listener]]\naddress = "unix:{path}"\n'
+        running = gateway(text=gateway_text(origin.port, more=more), command=launcher(sock, local))
+
+        def reload(more: str) -> None:
+            running.file.write_text(without + more)
+            done = running.cli("reload")
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        def served() -> None:
+            for connection in (http.client.HTTPConnection("127.0.0.1", port, 20 * SLOW), UnixConnection(path)):
+                connection.request("GET", "/")
+                assert connection.getresponse().status == 200
+                connection.close()
+
+        served()
+        reload("")
+        waiting = UnixConnection(path)  # the manager's queue: not refused, and served once there is a listener again
+        waiting.request("GET", "/")
+        reload(more)
+        assert waiting.getresponse().status == 200
+        waiting.close()
+        served()
+        reload("")
+        old = [child["pid"] for child in running.status()["children"]]
+        upgraded(running)
+        settled(running, old)
+        reload(more)
+        served()
+        old = [child["pid"] for child in running.status()["children"]]
+        upgraded(running)
+        settled(running, old)
+        served()
+        reload("")
+        running.file.write_text(without + more)
+        old = [child["pid"] for child in running.status()["children"]]
+        upgraded(running)
+        settled(running, old)
+        served()
+        assert running.stop() == 0
+        assert Path(path).exists()
 
 
 @pytest.mark.usefixtures("inheriting")

@@ -5,12 +5,14 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -311,6 +313,71 @@ def test_an_address_that_is_not_ours_is_refused_and_nothing_stays_open():
     with pytest.raises(listen.CannotListen, match="no such address"):
         listen.Ports(2).bind([ListenerPlan("127.0.0.1", 0), ListenerPlan("192.0.2.1", 8080, index=1)])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def everywhere(port: int = 0) -> ListenerPlan:
+    return ListenerPlan("0.0.0.0", port)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def reached(ports: listen.Ports, host: str, port: int) -> int:
+    """The index of the listener that a connection comes to."""
+    with socket.create_connection((host, port)):
+        waiting = [
+            index
+            for index, listening in ports.held.items()
+            if select.select(listening.sockets, [], [], 0.2)[0]
+        ]
+    (index,) = waiting
+    for each in select.select(ports.held[index].sockets, [], [], 0)[0]:
+        each.accept()[0].close()
+    return index
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_an_address_stands_beside_all_of_them(wide: int):
+    port = free_port()
+    plans = [replace(everywhere(port), index=wide), ListenerPlan("127.0.0.1", port, index=1 - wide)]
+    ports = listen.Ports(2)
+    ports.bind(plans[::-1] if wide else plans)
+    ports.commit([0, 1])
+    assert reached(ports, "127.0.0.1", port) == 1 - wide
+    assert reached(ports, "127.0.0.2", port) == wide
+    ports.close(remove=True)
+
+
+def test_a_reload_goes_from_one_address_to_all_and_back():
+    port = free_port()
+    narrow, wide = ListenerPlan("127.0.0.1", port), replace(everywhere(port), index=1)
+    ports = listen.Ports(2)
+    for plan in (narrow, wide, narrow):
+        ports.bind([plan])
+        ports.commit([plan.index])
+        ports.release()
+        assert reached(ports, "127.0.0.1", port) == plan.index
+    ports.close(remove=True)
+
+
+def test_another_program_beside_one_of_our_addresses_is_found():
+    with socket.create_server(("127.0.0.3", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        for plans in ([ListenerPlan("127.0.0.1", port), replace(everywhere(port), index=1)],
+                      [everywhere(port), ListenerPlan("127.0.0.1", port, index=1)]):  # fmt: skip
+            with pytest.raises(listen.CannotListen, match=r"0\.0\.0\.0:\d+: another program listens there"):
+                listen.Ports(2).bind(plans)
+
+
+def test_a_socket_of_the_manager_that_does_not_share_its_port_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        port = theirs.getsockname()[1]
+        ports = listen.Ports(2, {f"127.0.0.1:{port}": [theirs]})
+        with pytest.raises(listen.CannotListen, match=f"socket on 127.0.0.1:{port} does not share") as caught:
+            ports.bind([everywhere(port)])
+        assert "socket unit" in caught.value.hint
 
 
 def test_slots_share_the_port_that_the_kernel_chose():
