@@ -65,7 +65,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Doc(
             'Where to listen: an endpoint, or a Unix socket as `"unix:/run/scrubber/http.sock"`. Port 0 takes any free '
             "one; the gateway says which. `[::]` is every IPv6 address and no IPv4 one: `0.0.0.0` is a listener of its "
-            "own. Sockets that a service manager bound (`LISTEN_FDS`) serve the listener that has their address; one "
+            "own. Beside either of them a single address may stand with the same port, and takes what comes to it. "
+            "Sockets that a service manager bound (`LISTEN_FDS`) serve the listener that has their address; one "
             "that no listener has ends the start.",
             '"127.0.0.1:8080"',
         ),

@@ -23,6 +23,7 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.log import Target
 from scrubber.config.network import Endpoint
 from scrubber.errors import Problem, ScrubberError
+from scrubber.server.listen import EVERYWHERE
 
 FILES_OWN = 100  # listeners, epoll, memory, logs
 PROBE_S = 3.0
@@ -170,16 +171,20 @@ def _check_listeners(gateway: Gateway, found: Findings, listening: Running) -> N
         if why == BIND_HINTS[errno.EADDRINUSE][0] and is_running(gateway):
             if not asked:
                 running, asked = listening(), True
-            if running is None or any(_same(text, listener.address) for text in running):
+            if running is None or any(_meets(text, listener.address) for text in running):
                 how = "" if running is not None else " (it seems: it could not be asked)"
                 found.notes.append(f"{listener.address} is in use by the running gateway{how}")
                 continue
         found.warn(f"listener[{i}].address", f"cannot listen on {listener.address}: {why}", hint)
 
 
-def _same(url: str, address: Endpoint) -> bool:
-    """Whether a URL of the status is this address."""
-    return url == str(address) or url.partition("://")[2] == str(address)
+def _meets(url: str, address: Endpoint) -> bool:
+    """Whether a URL of the status is this address, or one that connections to it could come to."""
+    text = url.partition("://")[2] or url
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    wide = not {host, address.address}.isdisjoint(EVERYWHERE) and (":" in host) == (":" in address.address)
+    return text == str(address) or (wide and port == str(address.port))
 
 
 def _cannot_listen(address: Endpoint) -> tuple[str, str]:

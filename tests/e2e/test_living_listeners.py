@@ -22,6 +22,7 @@ import pytest
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.recorder import Recorder
 from tests.e2e.support import SLOW, Gateway, Origin, UnixConnection, gateway_text, refused, until
+from tests.e2e.test_living_upgrade import settled, upgraded
 
 
 def listener(address: str, more: str = "") -> str:
@@ -455,3 +456,46 @@ def test_every_ipv6_address_is_no_ipv4_one(gateway: GatewayFactory, origin: Orig
     gateway(text=text_of(origin, listener(f"[::]:{port}")))
     assert ask(port, host="::1") == 200
     assert refused(port)
+
+
+def test_a_single_address_beside_all_of_them(gateway: GatewayFactory, origin: Origin) -> None:
+    """By start, reload and upgrade; each takes its own connections, and no check says otherwise."""
+    port = free_port()
+    wide = listener(f"0.0.0.0:{port}")
+    narrow = listener(f"127.0.0.1:{port}", 'default = "other"')
+    other = '[[area]]\nname = "other"\norigins = ["127.0.0.1:9"]\n'
+    other += '[[area.route]]\npath_prefix = "/"\nanswer = { status = 418 }\n'
+
+    def text(*listeners: str) -> str:
+        return text_of(origin, *listeners) + other
+
+    def apart() -> bool:
+        found = []
+        for host in ("127.0.0.1", "127.0.0.2"):
+            connection = http.client.HTTPConnection(host, port, timeout=20 * SLOW)
+            connection.request("GET", "/", headers={"Host": "any"})
+            found.append(connection.getresponse().status)
+            connection.close()
+        return found == [418, 200]
+
+    running = gateway(text=text(wide, narrow))
+    assert apart()
+    checked = running.cli("check", str(running.file))
+    assert "another program" not in checked.stdout
+    reload(running, text(narrow))
+    until(lambda: refused_at("127.0.0.2", port))
+    reload(running, text(narrow, wide))
+    assert apart()
+    reload(running, text(narrow))
+    running.file.write_text(text(wide, narrow))
+    old = [child["pid"] for child in running.status()["children"]]
+    upgraded(running)
+    settled(running, old)
+    assert apart()
+
+
+def refused_at(host: str, port: int) -> bool:
+    """As `refused`, of another address."""
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, port), timeout=1):
+        return False
+    return True

@@ -94,6 +94,11 @@ def test_a_port_of_the_running_gateway_is_only_noted(tmp_path: Path, taken: int)
         assert found.problems == []
         assert found.notes == [f"127.0.0.1:{taken} is in use by the running gateway"]
         assert "could not be asked" in precheck(gateway).notes[0]
+        wide = load(tmp_path, gateway_text(9, address=f"0.0.0.0:{taken}"))
+        assert precheck(wide, listening=lambda: [f"http://127.0.0.1:{taken}"]).problems == []
+        assert precheck(gateway, listening=lambda: [f"http://0.0.0.0:{taken}"]).problems == []
+        for elsewhere in ("http://0.0.0.0:1", f"http://[::]:{taken}", f"http://127.0.0.2:{taken}"):
+            assert places(precheck(gateway, listening=lambda at=elsewhere: [at]).problems), elsewhere
         other = precheck(gateway, listening=lambda: ["http://127.0.0.1:1"])
         assert places(other.problems) == ["listener[0].address"], "it runs, and listens elsewhere"
     finally:
