@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from scrubber.config.gateway import load_gateway
+from scrubber.config.listener import listener_keys
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.support import ROOT, SLOW, Origin, UnixConnection, alive, gateway_text, until
 from tests.e2e.test_living_upgrade import Hammer, settled, upgraded
@@ -304,6 +306,14 @@ def test_the_units_say_what_the_gateway_does() -> None:
     assert service["Service"]["NoNewPrivileges"] == ["yes"]
     assert sock["Socket"]["Service"] == ["scrubber.service"]
     assert "Accept" not in sock["Socket"]
+
+
+def test_the_socket_unit_binds_what_the_example_listens_on() -> None:
+    """An address that no listener has would end the start."""
+    gateway, problems = load_gateway(ROOT / "configs" / "listeners.toml")
+    assert gateway is not None, problems
+    streams = unit("scrubber.socket")["Socket"]["ListenStream"]
+    assert [f"unix:{each}" if each.startswith("/") else each for each in streams] == listener_keys(gateway.listeners)
 
 
 def test_systemd_finds_the_units_sound(tmp_path: Path) -> None:
