@@ -8,8 +8,8 @@ native code answers with enums.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 Fault = Literal["client", "origin", "operator", "kernel", "internal"]
 Severity = Literal["error", "warning"]
@@ -24,6 +24,10 @@ class ScrubberError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def document(self) -> dict[str, Any]:
+        """As every command says it where JSON was asked for."""
+        return {"error": {"fault": self.fault, "message": self.message, "hint": self.hint}}
 
 
 class ClientError(ScrubberError):
@@ -71,6 +75,10 @@ class FilesRefused(OperatorError):
         count = len(errors_of(problems))
         super().__init__(f"{count} error{'' if count == 1 else 's'} in the files", hint="run: scrubber check FILE…")
         self.problems = tuple(problems)
+
+    def document(self) -> dict[str, Any]:
+        """With every problem."""
+        return {"error": {**super().document()["error"], "problems": [asdict(each) for each in self.problems]}}
 
 
 class PolicyRefused(InternalError):

@@ -1,6 +1,6 @@
 """How commands speak: data on stdout, what went wrong on stderr, each error one line and a hint on a line of its own.
 
-Owns: consoles, the look of problems, the JSON form of an error. Invariant: text from files and gateways is never
+Owns: consoles and the look of problems. Invariant: text from files and gateways is never
 markup.
 """
 
@@ -63,17 +63,10 @@ def count_text(problems: Sequence[Problem]) -> str:
     return ", ".join(part for part in parts if not part.startswith("0 ")) or "no problems"
 
 
-def error_object(error: ScrubberError) -> dict[str, Any]:
-    found: dict[str, Any] = {"fault": error.fault, "message": error.message, "hint": error.hint}
-    if isinstance(error, FilesRefused):
-        found["problems"] = [msgspec.to_builtins(problem) for problem in error.problems]
-    return {"error": found}
-
-
 def say_error(error: ScrubberError, as_json: bool) -> None:
     """On stderr for people; as a document on stdout where JSON was asked for."""
     if as_json:
-        say_json(error_object(error))
+        say_json(error.document())
         return
     console = stderr()
     if isinstance(error, FilesRefused):
@@ -84,16 +77,14 @@ def say_error(error: ScrubberError, as_json: bool) -> None:
         console.print(hint_line(error.hint))
 
 
-def json_option(help_text: str, *, expose: bool = True) -> Callable[[F], F]:
+def json_option(help_text: str) -> Callable[[F], F]:
     """`--json`, as the argument as_json; errors of the command are JSON then, too."""
 
     def remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
         ctx.meta[JSON_ASKED] = value
         return value
 
-    return click.option(
-        "--json", "as_json", is_flag=True, is_eager=True, help=help_text, callback=remember, expose_value=expose
-    )
+    return click.option("--json", "as_json", is_flag=True, is_eager=True, help=help_text, callback=remember)
 
 
 class Commands(click.Group):

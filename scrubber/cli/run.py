@@ -14,8 +14,8 @@ from scrubber.mandate.load import Loaded
 
 @click.command()
 @click.argument("gateway", type=click.Path(path_type=Path), metavar="GATEWAY.toml")
-@output.json_option("Where it cannot start, say why as JSON.", expose=False)
-def run(gateway: Path) -> None:
+@output.json_option("Where it cannot start, say why as JSON.")
+def run(gateway: Path, as_json: bool) -> None:
     """Run the gateway of this file until SIGTERM (drains) or a second one (at once). SIGHUP reloads, SIGUSR2 upgrades.
 
     Says "ready: …" on stdout once it serves.
@@ -26,7 +26,7 @@ def run(gateway: Path) -> None:
     inherited = activation.take(os.environ)
     loaded = load_all(gateway)
     say_notices(loaded, start.files_notice(loaded.gateway))
-    start.become_keeper(start.prepare(loaded, inherited=inherited))
+    start.become_keeper(start.prepare(loaded, inherited=inherited, as_json=as_json))
 
 
 def say_notices(loaded: Loaded, more: str | None) -> None:

@@ -11,18 +11,15 @@ import os
 import socket
 from collections.abc import MutableMapping, Sequence
 
+from scrubber.errors import OperatorError
 from scrubber.server.plan import ListenerPlan
 
 FIRST = 3  # SD_LISTEN_FDS_START
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
-class NotOurs(Exception):
+class NotOurs(OperatorError):
     """An inherited descriptor is of no use: what it is, and what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 def take(environ: MutableMapping[str, str]) -> dict[int, str]:
@@ -49,10 +46,10 @@ def match(inherited: dict[int, str], listeners: Sequence[ListenerPlan]) -> dict[
                 where = _where(sock)
             except OSError as error:
                 hint = "LISTEN_FDS counts sockets that listen, from descriptor 3 on: see sd_listen_fds(3)"
-                raise NotOurs(f"the inherited {name} is no socket: {error.strerror}", hint) from None
+                raise NotOurs(f"the inherited {name} is no socket: {error.strerror}", hint=hint) from None
             plan = next((each for each in listeners if where is not None and (each.host, each.port) == where), None)
             if plan is None:
-                raise NotOurs(*_strange(name, where, listeners))
+                raise _strange(name, where, listeners)
             sock.set_inheritable(False)
             found.setdefault(plan.key, []).append(sock)
     except NotOurs:
@@ -72,10 +69,12 @@ def _where(sock: socket.socket) -> tuple[str, int] | None:
     return (str(address[0]), int(address[1]))
 
 
-def _strange(name: str, where: tuple[str, int] | None, listeners: Sequence[ListenerPlan]) -> tuple[str, str]:
+def _strange(name: str, where: tuple[str, int] | None, listeners: Sequence[ListenerPlan]) -> NotOurs:
     if where is None:
-        return f"the inherited socket {name} does not listen", "a stream socket is asked for, with Accept=no"
+        hint = "a stream socket is asked for, with Accept=no"
+        return NotOurs(f"the inherited socket {name} does not listen", hint=hint)
     shown = ListenerPlan(*where).where
     known = ", ".join(each.where for each in listeners)
     hint = f'add a [[listener]] with address = "{shown}", or take it out of the socket unit (the file has: {known})'
-    return f"the inherited socket {name} listens on {shown}, which no listener of the gateway file has", hint
+    message = f"the inherited socket {name} listens on {shown}, which no listener of the gateway file has"
+    return NotOurs(message, hint=hint)

@@ -9,6 +9,7 @@ successor starts; no descriptor, process or zombie is left behind by a restart; 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import mmap
 import os
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from scrubber.errors import InternalError, ScrubberError
 from scrubber.server import activation, listen, log, memfd, notify
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat, end_with_parent, name_process
@@ -263,7 +265,8 @@ class Keeper:
         child.restarts += 1
         late = child.fast_deaths - FAST_DEATHS
         if late >= 0 and not self.ready:
-            self.log.error("%s does not come up: giving up", child.name)
+            hint = "the reason is in its log (stderr)"
+            say_error(InternalError(f"{child.name} does not come up: giving up", hint=hint), as_json=self.plan.as_json)
             self._stop_now(1)
             return
         pause_s = min(PAUSE_S * 2 ** min(late, 10), PAUSE_S_MAX) if late >= 0 else 0.0
@@ -552,6 +555,14 @@ class Keeper:
             os.close(fd)
 
 
+def say_error(error: ScrubberError, *, as_json: bool) -> None:
+    """Why there is no gateway: as the commands say it (scrubber.cli.output), without what they are made of."""
+    if as_json:
+        print(json.dumps(error.document(), indent=2, ensure_ascii=False), flush=True)
+    else:
+        sys.stderr.write(f"scrubber: {error}\nTry: {error.hint}\n")
+
+
 def main(argv: list[str]) -> int:
     """`python -m scrubber.server.keeper FD`, FD being the plan's."""
     logger = log.setup("keeper")
@@ -566,7 +577,7 @@ def main(argv: list[str]) -> int:
     try:
         keeper = Keeper(plan, logger)
     except (listen.CannotListen, activation.NotOurs) as error:
-        sys.stderr.write(f"scrubber: {error}\nTry: {error.hint}\n")
+        say_error(error, as_json=plan.as_json)
         return 1
     return keeper.run()
 

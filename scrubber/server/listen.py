@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from scrubber.errors import OperatorError
 from scrubber.server.handover import HandedSocket
 from scrubber.server.plan import ListenerPlan
 
@@ -45,7 +46,7 @@ _UNIX_REASONS = {
 }
 
 
-class CannotListen(Exception):
+class CannotListen(OperatorError):
     """An address could not be bound: what, why, and what to do. `beside`: an address of our own is why."""
 
     def __init__(self, listener: ListenerPlan, error: OSError, beside: str = "") -> None:
@@ -54,8 +55,9 @@ class CannotListen(Exception):
         if beside:
             why = f"the service manager's socket on {beside} does not share the port with us"
             hint = "let the socket unit bind this address as well, or take that one out of it"
-        super().__init__(f"cannot listen on {listener.where}: {why}")
-        self.hint = hint.replace("{port}", str(listener.port))
+        super().__init__(
+            f"cannot listen on {listener.where}: {why}", hint=hint.replace("{port}", str(listener.port))
+        )
 
 
 @dataclass(frozen=True, slots=True)

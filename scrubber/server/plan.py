@@ -73,6 +73,7 @@ class Plan:
     predecessor: int = -1  # channel to it
     serving: int = -1  # memfd with the pid of the keeper that serves, shared by all that succeed one another
     waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
+    as_json: bool = False  # how to say why it cannot start
 
     def to_fd(self) -> int:
         """A sealed memfd with this plan, inheritable as are the descriptors it names."""

@@ -49,9 +49,15 @@ class Former:
     slots: Slots
 
 
-def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int, str] | None = None) -> Plan:
+def prepare(
+    loaded: Loaded,
+    former: Former | None = None,
+    inherited: Mapping[int, str] | None = None,
+    *,
+    as_json: bool = False,
+) -> Plan:
     """Everything made, and the plan of it. `former`: the keeper that we are to succeed; `inherited`: sockets of the
-    service manager. OperatorError, KernelError."""
+    service manager; `as_json`: how the keeper says why it cannot start. OperatorError, KernelError."""
     gateway = loaded.gateway
     make_directory(gateway.state_dir)
     make_directory(str(Path(gateway.admin.socket).parent))
@@ -96,6 +102,7 @@ def prepare(loaded: Loaded, former: Former | None = None, inherited: Mapping[int
         predecessor=former.handover.channel if former else -1,
         serving=former.handover.serving if former else -1,
         waiter_pid=former.handover.waiter_pid if former else 0,
+        as_json=as_json,
     )
 
 

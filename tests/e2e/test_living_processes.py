@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import GatewayFactory
+from tests.e2e.conftest import RUN, GatewayFactory
 from tests.e2e.support import ROOT, SLOW, Gateway, Origin, alive, gateway_text, refused, until
 
 
@@ -217,7 +218,21 @@ def test_a_port_that_is_taken_is_one_line_and_a_hint(gateway: GatewayFactory, or
     assert running.stdout == ""
 
 
-def test_a_second_gateway_on_the_same_port_or_socket_isrefused(gateway: GatewayFactory, origin: Origin) -> None:
+def test_a_port_that_is_taken_as_json(gateway: GatewayFactory, origin: Origin) -> None:
+    """Found by the keeper, long after the command line was read."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = gateway_text(origin.port, address=f"127.0.0.1:{port}")
+        running = gateway(text=text, wait=False, program=[*RUN, "--json"])
+        assert running.process.wait(20 * SLOW) == 1
+    error = json.loads(running.stdout)["error"]
+    assert error["fault"] == "operator"
+    assert error["message"] == f"cannot listen on 127.0.0.1:{port}: another program listens there"
+    assert "ss -ltnp" in error["hint"]
+    assert all(line.startswith("note: ") for line in running.stderr.splitlines())
+
+
+def test_a_second_gateway_on_the_same_port_or_socket_is_refused(gateway: GatewayFactory, origin: Origin) -> None:
     first = gateway()
     other = gateway(text=gateway_text(origin.port, address=f"127.0.0.1:{first.port}"), wait=False)
     assert other.process.wait(20 * SLOW) == 1

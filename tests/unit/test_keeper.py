@@ -36,6 +36,7 @@ class Running:
         mode: dict[str, str] | None = None,
         workers: int = 2,
         drain_s: float = 5.0,
+        as_json: bool = False,
         **settings: object,
     ):
         self.events_dir = directory
@@ -58,6 +59,7 @@ class Running:
             "site (origin)",
             "/none.sock",
             {"events": str(directory), "mode": mode or {}, **settings},
+            as_json=as_json,
         )
         fd = plan.to_fd()
         self.process = subprocess.Popen(
@@ -215,6 +217,17 @@ def test_one_that_never_comes_up_ends_the_start_with_one(start):
     assert code == 1
     assert stderr.count("ended by exit 3") == 5
     assert "does not come up" in stderr
+
+
+def test_one_that_never_comes_up_is_said_as_json(start):
+    gateway = start(mode={"supervisor": "exit"}, as_json=True)
+    said = json.loads(gateway.process.stdout.read())
+    code, stderr = gateway.end()
+    assert code == 1
+    assert said["error"]["fault"] == "internal"
+    assert "supervisor does not come up" in said["error"]["message"]
+    assert said["error"]["hint"]
+    assert "does not come up" not in stderr
 
 
 def test_one_that_breaks_the_protocol_is_killed(start):
