@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from scrubber.config.gateway import Gateway
 from scrubber.errors import FilesRefused, Problem
-from scrubber.mandate.check import rolled_back
 from scrubber.mandate.compile import CompiledPolicy, compile_policy, next_expiry, restore
 from scrubber.mandate.load import load_all
 from scrubber.mandate.resolved import Answers, resolved
 from scrubber.mandate.schema import Mandate
+from scrubber.mandate.serials import Accepted, accepted_with, rolled_back
 from scrubber.mandate.slots import Slots, assign_area_ids, assign_slots
 
 LookUp = Callable[[Gateway, Mapping[str, tuple[str, ...]]], tuple[dict[str, tuple[str, ...]], dict[str, str]]]
@@ -36,6 +36,7 @@ class PolicyInForce:
     generation: int
     slots: Slots
     answers: dict[str, tuple[str, ...]]  # addresses of the names that stand for origins
+    accepted: tuple[Accepted, ...]  # the last version of each mandate that was ever in force
     rules: tuple[str, ...] = ()  # "mandate/rule" by index; empty where only the image was at hand
 
     @functools.cached_property
@@ -54,17 +55,22 @@ class PolicyInForce:
 
 def compile_again(old: PolicyInForce) -> tuple[PolicyInForce, CompiledPolicy]:
     """The same files as they are to be read now (a mandate expired, the clock was set), as the next generation."""
-    generation = old.generation + 1
-    return compile_files(
-        old.gateway, old.mandates, old.area_ids, generation, slots=old.slots, answers=old.answers
-    )
+    return compile_answers(old, old.answers)
 
 
 def compile_answers(
     old: PolicyInForce, answers: dict[str, tuple[str, ...]]
 ) -> tuple[PolicyInForce, CompiledPolicy]:
     """The same files, with other addresses for names of origins."""
-    return compile_files(old.gateway, old.mandates, old.area_ids, old.generation + 1, slots=old.slots, answers=answers)
+    return compile_files(
+        old.gateway,
+        old.mandates,
+        old.area_ids,
+        old.generation + 1,
+        slots=old.slots,
+        answers=answers,
+        accepted=old.accepted,
+    )
 
 
 def compile_files(
@@ -75,19 +81,25 @@ def compile_files(
     *,
     slots: Slots | None = None,
     answers: Answers | None = None,
+    accepted: tuple[Accepted, ...] = (),
 ) -> tuple[PolicyInForce, CompiledPolicy]:
     """Images of checked files. OperatorError: more areas, pools or origins than there may be."""
     ids = assign_area_ids(gateway, area_ids)
     known = dict(answers or {})
     places = assign_slots(resolved(gateway, known), slots)
-    compiled = compile_policy(gateway, mandates, generation=generation, area_ids=ids, slots=places, answers=known)
-    return PolicyInForce(gateway, mandates, ids, generation, places, known, tuple(compiled.rules)), compiled
+    versions = accepted_with(accepted, mandates)
+    compiled = compile_policy(
+        gateway, mandates, generation=generation, area_ids=ids, slots=places, answers=known, accepted=versions
+    )
+    return PolicyInForce(gateway, mandates, ids, generation, places, known, versions, tuple(compiled.rules)), compiled
 
 
 def from_image(image: bytes) -> PolicyInForce:
     """What an image was made of. PolicyRefused."""
     found = restore(image)
-    return PolicyInForce(found.gateway, found.mandates, found.area_ids, found.generation, found.slots, found.answers)
+    return PolicyInForce(
+        found.gateway, found.mandates, found.area_ids, found.generation, found.slots, found.answers, found.accepted
+    )
 
 
 def read_again(
@@ -99,14 +111,19 @@ def read_again(
     """
     loaded = load_all(old.gateway.file)
     reasons = restart_reasons(old.gateway, loaded.gateway, connections_max)
-    reasons += rolled_back(old.mandates, loaded.mandates)
+    reasons += rolled_back(old.accepted, loaded.mandates)
     if reasons:
         raise FilesRefused([*reasons, *loaded.problems])
     answers, failed = look_up(loaded.gateway, old.answers) if look_up else (old.answers, {})
     problems = [*loaded.problems, *unresolved(loaded.gateway, failed)]
-    generation = old.generation + 1
     policy, compiled = compile_files(
-        loaded.gateway, loaded.mandates, old.area_ids, generation, slots=old.slots, answers=answers
+        loaded.gateway,
+        loaded.mandates,
+        old.area_ids,
+        old.generation + 1,
+        slots=old.slots,
+        answers=answers,
+        accepted=old.accepted,
     )
     return policy, compiled, problems
 

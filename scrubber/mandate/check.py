@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from scrubber.config.gateway import Gateway
 from scrubber.config.walk import Report, nearest
-from scrubber.errors import Problem
 from scrubber.mandate.schema import KEYS, MEASURES, PATTERNS_MAX, RUNGS_MAX, Mandate, Rule, Rung, When
 from scrubber.units import format_duration
 
@@ -159,17 +158,6 @@ def _check_block(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: R
     if rule.per == ("prefix",) and too_wide and not report.spoiled("proportion"):
         hint = f"the key prefix is a /{PREFIX_KEY_V4} or a /{PREFIX_KEY_V6}"
         report.error(place, "blocks prefixes wider than proportion allows", "a narrower key, or wider bounds", hint)
-
-
-def rolled_back(old: Sequence[Mandate], new: Sequence[Mandate]) -> list[Problem]:
-    """Mandates that are older than the ones in force: of one authority and id, serials never fall."""
-    last = {(m.head.authority, m.id): m.head.serial for m in old}
-    hint = "a mandate is changed by a new version with a higher serial"
-    return [
-        Problem(m.file, "mandate.serial", f"{m.head.serial} was in force before", f"{serial} or higher", hint)
-        for m in new
-        if (serial := last.get((m.head.authority, m.id), 0)) > m.head.serial
-    ]
 
 
 def check_together(gateway: Gateway, gateway_report: Report, mandates: Sequence[tuple[Mandate, Report]]) -> None:

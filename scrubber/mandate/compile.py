@@ -26,6 +26,7 @@ from scrubber.mandate.image import Image, PrefixSets, area_mask
 from scrubber.mandate.never_block import machine_addresses, never_block
 from scrubber.mandate.resolved import Answers, resolved
 from scrubber.mandate.schema import Mandate, Pattern, Rule, Rung, When
+from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots, assign_slots
 
 DEBT_NS_MAX = 600_000_000_000  # nobody pays for more than ten minutes, however large one answer was
@@ -39,6 +40,7 @@ class Source(msgspec.Struct, frozen=True):
     area_ids: dict[str, int]
     slots: Slots = Slots()
     answers: dict[str, tuple[str, ...]] = {}
+    accepted: tuple[Accepted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Restored:
     generation: int
     slots: Slots
     answers: dict[str, tuple[str, ...]]
+    accepted: tuple[Accepted, ...]
 
 
 def next_expiry(mandates: Iterable[Mandate], now: datetime.datetime) -> datetime.datetime | None:
@@ -81,6 +84,7 @@ def compile_policy(
     area_ids: Mapping[str, int],
     slots: Slots | None = None,
     answers: Answers | None = None,
+    accepted: tuple[Accepted, ...] = (),
     now: datetime.datetime | None = None,
     mono_ns: int | None = None,
     machine: Iterable[str] | None = None,
@@ -88,13 +92,14 @@ def compile_policy(
     """The images of a checked gateway and its checked mandates.
 
     `slots`: the places of pools and origins (default: as if nothing had been before); `answers`: what names of origins
-    stand for. `now` and `mono_ns` are one moment on both clocks (default: this one); `machine`: what
-    `machine_addresses` says.
+    stand for; `accepted`: versions of mandates, to be remembered. `now` and `mono_ns` are one moment on both clocks
+    (default: this one); `machine`: what `machine_addresses` says.
     """
     moment = now or datetime.datetime.now(datetime.UTC)
     clock = Clock(moment, time.monotonic_ns() if mono_ns is None else mono_ns)
     found = resolved(gateway, answers or {})
-    source = Source(gateway, tuple(mandates), dict(area_ids), slots or assign_slots(found), dict(answers or {}))
+    places = slots or assign_slots(found)
+    source = Source(gateway, tuple(mandates), dict(area_ids), places, dict(answers or {}), accepted)
     compiler = _Compiler(found, source, clock)
     return compiler.compile(generation, machine_addresses() if machine is None else machine)
 
@@ -114,7 +119,9 @@ def restore(image: bytes) -> Restored:
         source = msgspec.json.decode(image[offset : offset + count], type=Source)
     except msgspec.MsgspecError as e:
         raise PolicyRefused(f"source: {e}") from e
-    return Restored(source.gateway, source.mandates, source.area_ids, generation, source.slots, source.answers)
+    return Restored(
+        source.gateway, source.mandates, source.area_ids, generation, source.slots, source.answers, source.accepted
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from scrubber.config.walk import Report, read
 from scrubber.errors import FilesRefused, Problem, ValueRefused, errors_of
 from scrubber.mandate.check import check_mandate, check_together
 from scrubber.mandate.schema import Mandate
+from scrubber.mandate.serials import content_digest
 
 LIST_BYTES_MAX = 64 * 1024 * 1024
 
@@ -125,7 +126,8 @@ def _read_mandate(tree: dict[str, Any], path: str | Path, report: Report, now: d
         if not report.spoiled(place):
             listed += _read_list(file.parent / entry.path, entry.sha256, place, report)
     check_mandate(mandate, report, now)
-    return msgspec.structs.replace(mandate, file=str(file), never_block=tuple(dict.fromkeys(listed)))
+    never_block = tuple(dict.fromkeys(listed))
+    return msgspec.structs.replace(mandate, file=str(file), never_block=never_block, digest=content_digest(tree))
 
 
 def _read_list(path: Path, sha256: str, place: str, report: Report) -> list[str]:

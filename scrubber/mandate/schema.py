@@ -271,13 +271,15 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mandate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One mandate. Derived: `file` (absolute path) and `never_block` (all its prefixes, files included)."""
+    """One mandate. Derived: `file` (absolute path), `never_block` (all its prefixes, files included) and `digest` (of
+    what the file says: scrubber.mandate.serials)."""
 
     head: Head = msgspec.field(name="mandate")
     proportion: Proportion = Proportion()
     rules: tuple[Rule, ...] = msgspec.field(default=(), name="rule")
     file: Annotated[str, Derived()] = ""
     never_block: Annotated[tuple[str, ...], Derived()] = ()
+    digest: Annotated[str, Derived()] = ""
 
     @property
     def id(self) -> str:

@@ -26,6 +26,7 @@ from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.compile_gateway import share_of_worker
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
+from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots
 from scrubber.server import images, memfd, outputs
 from scrubber.server.handover import Handover
@@ -42,11 +43,12 @@ COUNT_CELLS_MIN = 1024
 
 @dataclass(frozen=True)
 class Former:
-    """The keeper before us, and the indexes that its memory speaks of."""
+    """The keeper before us, the indexes that its memory speaks of, and the mandates that it accepted."""
 
     handover: Handover
     area_ids: dict[str, int]
     slots: Slots
+    accepted: tuple[Accepted, ...]
 
 
 def prepare(
@@ -68,9 +70,11 @@ def prepare(
     answers, failed = answer_all(gateway, {})
     for problem in unresolved(gateway, failed):
         print(problem, file=sys.stderr)
-    ids, slots = (former.area_ids, former.slots) if former else ({}, None)
+    ids, slots, accepted = (former.area_ids, former.slots, former.accepted) if former else ({}, None, ())
     generation = former.handover.generation + 1 if former else FIRST_GENERATION
-    policy, compiled = compile_files(gateway, loaded.mandates, ids, generation, slots=slots, answers=answers)
+    policy, compiled = compile_files(
+        gateway, loaded.mandates, ids, generation, slots=slots, answers=answers, accepted=accepted
+    )
     try:
         regions, gauges = make_memory(gateway, former.handover.regions if former else {})
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)

@@ -254,10 +254,10 @@ class Supervisor:
         raise OperatorError(answer["message"], hint=answer["hint"])
 
     async def _export(self) -> None:
-        """The blocks, for a successor whose memory has another form."""
+        """Blocks and accepted mandates, for a successor whose memory has another form."""
 
         def written() -> int:
-            return memfd.sealed("scrubber-export", export(self.memory.blocks(), self.policy.area_ids))
+            return memfd.sealed("scrubber-export", export(self.memory.blocks(), self.policy))
 
         fd = await self._in_thread(written)
         try:
@@ -322,6 +322,7 @@ class Supervisor:
                 policy.generation + 1,
                 slots=policy.slots,
                 answers=former.answers,
+                accepted=former.accepted,
             )
             self._now_in_force(back)
             await self._publish(back, compiled)

@@ -1,9 +1,9 @@
 """The successor's beginning: `python -m scrubber.server.upgrade FD`, started by the keeper that it is to succeed.
 
 Reads the files as `scrubber run` does, takes over what was handed to it, and becomes a keeper. Owns: what of the former
-gateway goes on. Memory of our own layout does, as it is; of another, the blocks do: the former supervisor writes them
-out, and they are put into the new table for what is left of their time. Invariant: whatever is refused here leaves the
-former gateway as it was.
+gateway goes on. Memory of our own layout does, as it is; of another, the blocks do, and which mandates were accepted:
+the former supervisor writes them out, and blocks are put into the new table for what is left of their time. Invariant:
+whatever is refused here leaves the former gateway as it was.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import msgspec
 
 from scrubber import _native
 from scrubber.config.network import network
-from scrubber.control.policy import from_image
+from scrubber.control.policy import PolicyInForce, from_image
 from scrubber.errors import FilesRefused, OperatorError, PolicyRefused, ScrubberError
-from scrubber.mandate.check import rolled_back
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.listeners import Listeners
 from scrubber.mandate.load import Loaded, load_all
 from scrubber.mandate.never_block import machine_addresses, networks, never_block, touching
+from scrubber.mandate.serials import Accepted, rolled_back
 from scrubber.mandate.slots import Slots
 from scrubber.server import log, memfd, start
 from scrubber.server.channel import Channel, ChannelError
@@ -48,6 +48,7 @@ class Exported(msgspec.Struct, frozen=True):
 
     area_ids: dict[str, int]
     blocks: list[ExportedBlock]
+    accepted: tuple[Accepted, ...] = ()
 
 
 def succeed(handover: Handover, channel: Channel) -> Plan:
@@ -58,26 +59,27 @@ def succeed(handover: Handover, channel: Channel) -> Plan:
         raise OperatorError("an upgrade keeps the admin socket", hint=hint)
     exported: Exported | None = None
     if start.layout_of(handover.regions["control"]) == LAYOUT_VERSION:
-        former = _former(handover, loaded)
+        former = _former(handover)
     else:
         exported = ask_exported(channel)
-        former = start.Former(handover, exported.area_ids, Slots())
+        former = start.Former(handover, exported.area_ids, Slots(), exported.accepted)
+    if reasons := rolled_back(former.accepted, loaded.mandates):
+        raise FilesRefused([*reasons, *loaded.problems])
     plan = start.prepare(loaded, former)
     if plan.regions["blocks"] != handover.regions["blocks"]:
         import_blocks(plan, loaded, exported or ask_exported(channel))
     return plan
 
 
-def _former(handover: Handover, loaded: Loaded) -> start.Former:
+def _former(handover: Handover) -> start.Former:
     try:
         found = from_image(memfd.read_all(handover.policy))
     except PolicyRefused as error:
         hint = "stop the gateway and start it again"
         raise OperatorError(f"the policy in force is not understood ({error.message})", hint=hint) from None
-    if reasons := rolled_back(found.mandates, loaded.mandates):
-        raise FilesRefused([*reasons, *loaded.problems])
     # Listeners are numbered anew: what is gone belongs to the workers that end.
-    return start.Former(handover, found.area_ids, msgspec.structs.replace(found.slots, listeners=Listeners()))
+    slots = msgspec.structs.replace(found.slots, listeners=Listeners())
+    return start.Former(handover, found.area_ids, slots, found.accepted)
 
 
 def ask_exported(channel: Channel) -> Exported:
@@ -88,7 +90,7 @@ def ask_exported(channel: Channel) -> Exported:
         if received.type == "exported" and received.fds:
             return msgspec.json.decode(memfd.read_all(received.fds[0]), type=Exported)
     except (ChannelError, msgspec.MsgspecError) as error:
-        log.setup("upgrade").error("the blocks cannot be taken over: %s", error)
+        log.setup("upgrade").error("blocks and accepted serials cannot be taken over: %s", error)
     return Exported({}, [])
 
 
@@ -105,9 +107,9 @@ def import_blocks(plan: Plan, loaded: Loaded, exported: Exported) -> None:
             memory.block_put(block.kind, block.source, areas, ttl_ns, ttl_ns, BLOCKS_MAX, int(block.rule_id, 16))
 
 
-def export(blocks: list[dict[str, Any]], area_ids: dict[str, int]) -> bytes:
+def export(blocks: list[dict[str, Any]], policy: PolicyInForce) -> bytes:
     """The other side of it, for the supervisor that goes: `blocks` as Memory.blocks() says them."""
-    names = {index: name for name, index in area_ids.items()}
+    names = {index: name for name, index in policy.area_ids.items()}
     found = [
         ExportedBlock(
             kind=each["kind"],
@@ -118,7 +120,7 @@ def export(blocks: list[dict[str, Any]], area_ids: dict[str, int]) -> bytes:
         )
         for each in blocks
     ]
-    return msgspec.json.encode(Exported(area_ids, found))
+    return msgspec.json.encode(Exported(policy.area_ids, found, policy.accepted))
 
 
 def main(argv: list[str]) -> int:

@@ -82,8 +82,8 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
         program = [sys.executable, "-m", "scrubber", "run"]
         self.running = Gateway(self.directory, text, self.mandate(rules), program, {})
 
-    def mandate(self, rules: str) -> str:
-        return mandate_text(rules, areas=self.mandate_areas, proportion=self.proportion)
+    def mandate(self, rules: str, serial: int = 1) -> str:
+        return mandate_text(rules, areas=self.mandate_areas, proportion=self.proportion, serial=serial)
 
     def __enter__(self) -> Proxy:
         try:
@@ -118,9 +118,7 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
     def reload(self, rules: str) -> None:
         """Another mandate of the same id, in force in every worker when this returns."""
         generation = int(self.running.status()["generation"])
-        serial = generation + 1
-        text = self.mandate(rules).replace("serial = 1", f"serial = {serial}")
-        (self.directory / "mandate.toml").write_text(text)
+        (self.directory / "mandate.toml").write_text(self.mandate(rules, serial=generation + 1))
         done = self.running.cli("reload")
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -64,13 +64,18 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def mandate_text(
-    rules: str = GENEROUS, *, areas: Sequence[str] = ("site",), proportion: str = "", name: str = "test"
+    rules: str = GENEROUS,
+    *,
+    areas: Sequence[str] = ("site",),
+    proportion: str = "",
+    name: str = "test",
+    serial: int = 1,
 ) -> str:
     """A mandate with all powers over these areas."""
     return f"""
 [mandate]
 id = "{name}"
-serial = 1
+serial = {serial}
 authority = "the tests"
 basis = "a test"
 not_before = 2020-01-01T00:00:00Z

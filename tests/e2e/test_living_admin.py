@@ -238,7 +238,8 @@ def test_reload_keeps_cells_and_connections(gateway: GatewayFactory) -> None:
     running = gateway(rules=TIGHT)
     assert ask(running, 6) == [200] * 5 + [429]
     mandate = running.directory / "mandate.toml"
-    mandate.write_text(mandate.read_text() + TIGHT.replace('"tight"', '"other"').replace("burst 5", "burst 50"))
+    other = TIGHT.replace('"tight"', '"other"').replace("burst 5", "burst 50")
+    mandate.write_text(mandate_text(TIGHT + other, serial=2))
     done = running.cli("reload")
     assert done.returncode == 0, done.stderr
     assert "policy 2 in force in 2 workers" in done.stdout
@@ -297,7 +298,7 @@ def test_what_needs_a_restart_is_refused_and_named(gateway: GatewayFactory, orig
 def test_a_new_supervisor_has_the_reloaded_policy(gateway: GatewayFactory) -> None:
     running = gateway()
     mandate = running.directory / "mandate.toml"
-    mandate.write_text(mandate_text(TIGHT))
+    mandate.write_text(mandate_text(TIGHT, serial=2))
     assert running.cli("reload").returncode == 0
     old = running.child("supervisor")["pid"]
     mandate.write_text("nonsense")  # it is not read again
@@ -309,10 +310,44 @@ def test_a_new_supervisor_has_the_reloaded_policy(gateway: GatewayFactory) -> No
     assert ask(running, 6) == [200] * 5 + [429]
 
 
+def test_a_mandate_never_goes_back(gateway: GatewayFactory) -> None:
+    """Not by way of leaving it out, not over a new supervisor, not over an upgrade."""
+    running = gateway(mandate=mandate_text(TIGHT, serial=3))
+    mandate, whole = running.directory / "mandate.toml", running.file.read_text()
+    running.file.write_text(whole.replace('["mandate.toml"]', "[]"))
+    assert running.cli("reload").returncode == 0
+    assert running.status()["mandates"] == []
+    running.file.write_text(whole)
+    mandate.write_text(mandate_text(serial=2))
+    for happened in ("", "a new supervisor", "an upgrade"):
+        old = running.child("supervisor")["pid"]
+        if happened == "a new supervisor":
+            os.kill(old, signal.SIGKILL)
+            until(lambda old=old: running.socket.exists() and _answers(running, old))
+        elif happened == "an upgrade":
+            refused = running.cli("upgrade", "--gateway", str(running.file))
+            assert refused.returncode == 1
+            assert "serial 3 was accepted before 2" in refused.stderr
+            running.file.write_text(whole.replace('["mandate.toml"]', "[]"))
+            assert running.cli("upgrade", "--gateway", str(running.file)).returncode == 0
+            until(lambda old=old: running.socket.exists() and _answers(running, old))
+            running.file.write_text(whole)
+        refused = running.cli("reload")
+        assert refused.returncode == 1, happened
+        assert "mandate.serial" in refused.stderr
+        assert "Try: " in refused.stderr
+        assert running.status()["mandates"] == []
+    mandate.write_text(mandate_text(serial=3))
+    assert "with another content" in running.cli("reload").stderr
+    mandate.write_text(mandate_text(TIGHT, serial=3))
+    assert running.cli("reload").returncode == 0
+    assert ask(running, 6) == [200] * 5 + [429]
+
+
 def _answers(running: Gateway, old: int) -> bool:
     try:
         return bool(running.child("supervisor")["pid"] not in (0, old))
-    except OSError:
+    except CUT:
         return False
 
 

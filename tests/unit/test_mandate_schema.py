@@ -217,14 +217,3 @@ def test_every_field_is_in_the_reference() -> None:
     named = set(re.findall(r"`([a-z_0-9]+)`", text))
     assert fields - named == set()
     assert set(schema.MEASURES) | set(schema.KEYS) <= named
-
-
-def test_serials_never_fall(tmp_path: Path) -> None:
-    path = write(tmp_path, MINIMAL_GATEWAY, m=HEAD.replace("serial = 1", "serial = 3"))
-    old = load_all(path, now=NOW).mandates
-    assert check.rolled_back(old, old) == []
-    write(tmp_path, MINIMAL_GATEWAY, m=HEAD.replace("serial = 1", "serial = 2"))
-    (problem,) = check.rolled_back(old, load_all(path, now=NOW).mandates)
-    assert (problem.path, problem.expected) == ("mandate.serial", "3 or higher")
-    write(tmp_path, MINIMAL_GATEWAY, m=HEAD.replace('"Example CERT"', '"Another"'))
-    assert check.rolled_back(old, load_all(path, now=NOW).mandates) == [], "of another authority"
