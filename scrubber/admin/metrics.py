@@ -1,6 +1,7 @@
 """Counters as OpenMetrics text (https://github.com/prometheus/OpenMetrics, 1.0).
 
-Owns: names, units and labels of what /metrics says. Labels are areas, verdicts, measures, workers: never an address.
+Owns: names, units and labels of what /metrics says. Labels are areas, verdicts, measures, workers: never an address,
+not an origin's either: those are in the status.
 Invariants: counters end in _total, times are seconds, sizes bytes; families do not interleave; the text ends in # EOF.
 """
 
@@ -222,9 +223,7 @@ def _workers(text: Text, snapshot: Snapshot) -> None:
 
 def _origins(text: Text, snapshot: Snapshot) -> None:
     def each(value: Callable[[Mapping[str, Any]], float]) -> list[tuple[Labels, float]]:
-        return [
-            ({"area": o["area"], "pool": o["pool"], "origin": o["address"]}, value(o)) for o in snapshot.origins
-        ]
+        return [({"area": o["area"], "pool": o["pool"], "origin": o["label"]}, value(o)) for o in snapshot.origins]
 
     text.gauge("scrubber_origin_up", "1: it takes requests.", each(lambda o: int(o["state"] == "up")))
     text.gauge("scrubber_origin_drained", "1: an operator takes no new requests there.", each(lambda o: o["drained"]))

@@ -8,6 +8,7 @@ and new supervisors find everything; each change is recorded once.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class Place:
     settings: PoolSettings
     index: int
     key: int
+    label: str  # what metrics call it within its pool
 
     @property
     def title(self) -> str:
@@ -52,12 +54,28 @@ class Place:
 def places_of(policy: PolicyInForce) -> list[Place]:
     """Every origin of a policy, names resolved."""
     found = []
-    for area in policy.resolved.areas:
-        for pool, origins, settings in pools_of(area):
-            for origin in origins:
+    for area, written in zip(policy.resolved.areas, policy.gateway.areas, strict=True):
+        for (pool, origins, settings), (_, in_file, _) in zip(pools_of(area), pools_of(written), strict=True):
+            for origin, label in zip(origins, labels_of(origins, in_file), strict=True):
                 name = origin_name(area.name, pool, origin)
-                found.append(Place(area.name, pool, origin, settings, policy.slots.origins[name], origin_key(name)))
+                place = Place(
+                    area.name, pool, origin, settings, policy.slots.origins[name], origin_key(name), label=label
+                )
+                found.append(place)
     return found
+
+
+def labels_of(origins: Sequence[Origin], in_file: Sequence[Origin]) -> list[str]:
+    """What metrics call the origins of a pool, for no address is a label: the name that the file has ("#2": the second
+    of its addresses), else the place in the file's list."""
+    places = {origin.address: place for place, origin in enumerate(in_file)}
+    seen: Counter[str] = Counter()
+    labels = []
+    for origin in origins:
+        seen[origin.via] += 1
+        nth = f"#{seen[origin.via]}" if seen[origin.via] > 1 else ""
+        labels.append(f"{origin.via}{nth}" if origin.via else str(places[origin.address]))
+    return labels
 
 
 class Origins:
@@ -166,6 +184,7 @@ class Origins:
                 {
                     "area": place.area,
                     "pool": place.pool,
+                    "label": place.label,
                     "address": str(place.origin.address),
                     "name": place.origin.via,
                     "weight": place.origin.weight,

@@ -293,7 +293,9 @@ def test_health_checks_take_out_and_bring_back(gateway: GatewayFactory, named: C
     assert ask(running, 6) == {"b": 6}
     (act,) = acts_of(running, "origin_down")
     assert act["message"] == f"origin {a.at} of site is down: it answers 503, expected 200-399"
-    assert metric(running, "scrubber_origin_up", origin=a.at) == 0
+    assert metric(running, "scrubber_origin_up", origin="0") == 0
+    assert metric(running, "scrubber_origin_up", origin="1") == 1
+    assert state_of(running, b)["label"] == "1"
     assert "down" in running.cli("status").stdout
     b.healthy = False
     until(lambda: state_of(running, b)["health"] == "down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from scrubber.admin.metrics import CONTENT_TYPE, Snapshot, render
 from scrubber.control.status import LATENCY_BUCKETS, SCALARS
+from tests.unit.files import ROOT
 
 GATEWAY = """
 accepted closed dropped_blocked dropped_cap_client dropped_cap_total dropped_rule bad_requests timeouts_head
@@ -41,6 +43,19 @@ def area(scale: int) -> dict[str, Any]:
     return made | {"latency": [1] * LATENCY_BUCKETS, "latency_ns_sum": 1_500_000_000}
 
 
+def origin(pool: str, label: str, address: str, state: str, in_flight: int = 0) -> dict[str, Any]:
+    """As the status has one."""
+    return {
+        "area": "portal",
+        "pool": pool,
+        "label": label,
+        "address": address,
+        "state": state,
+        "drained": state == "drained",
+        "in_flight": in_flight,
+    }
+
+
 @pytest.fixture
 def snapshot() -> Snapshot:
     return Snapshot(
@@ -56,15 +71,10 @@ def snapshot() -> Snapshot:
         rush={"portal": True},
         generation=4,
         origins=[
-            {"area": "portal", "pool": "", "address": "[::1]:8000", "state": "up", "drained": False, "in_flight": 3},
-            {
-                "area": "portal",
-                "pool": "api",
-                "address": "10.0.0.9:80",
-                "state": "down",
-                "drained": True,
-                "in_flight": 0,
-            },
+            origin("", "0", "[::1]:8000", "up", in_flight=3),
+            origin("", "app.test:80", "10.0.0.9:80", "up"),
+            origin("", "app.test:80#2", "10.0.0.10:80", "down"),
+            origin("api", "0", "unix:/run/api.sock", "drained"),
         ],
         enforce=False,
         mandates_expire={"m": 1_800_000_000.5},
@@ -109,6 +119,9 @@ def test_values(snapshot: Snapshot) -> None:
     assert found["scrubber_mandate_expires_seconds", (("mandate", "m"),)] == 1_800_000_000.5
     assert found["scrubber_restarts_total", (("child", "worker[0]"),)] == 2
     assert found["scrubber_info", (("version", "1.2.3"),)] == 1
+    assert found["scrubber_origin_in_flight", (("area", "portal"), ("origin", "0"), ("pool", ""))] == 3
+    assert found["scrubber_origin_up", (("area", "portal"), ("origin", "app.test:80#2"), ("pool", ""))] == 0
+    assert found["scrubber_origin_drained", (("area", "portal"), ("origin", "0"), ("pool", "api"))] == 1
 
 
 def test_every_counter_of_the_core_is_there(snapshot: Snapshot) -> None:
@@ -124,10 +137,40 @@ def test_names_and_labels_keep_the_rules(snapshot: Snapshot) -> None:
         assert re.fullmatch(r"scrubber(_[a-z]+)*", family.name)
         assert family.documentation
         for sample in family.samples:
-            assert set(sample.labels) <= {
-                "area", "verdict", "measure", "class", "le", "reason", "phase", "worker", "child", "mandate", "result",
-                "version", "pool", "origin",
-            }  # fmt: skip
+            assert set(sample.labels) <= documented_labels()
+            assert [value for value in sample.labels.values() if has_address(value)] == []
+
+
+def documented_labels() -> set[str]:
+    """The list in docs/operations.md is whole."""
+    (listed,) = re.findall(r"Labels are (.*?): never an address", (ROOT / "docs/operations.md").read_text())
+    return set(re.findall(r"`([a-z]+)`", listed))
+
+
+def has_address(text: str) -> bool:
+    """An IP address anywhere in it, with a port or without, or a path of a socket."""
+    words = [word.strip(":") for part in re.split(r"[^0-9A-Za-z:.]+", text) for word in (part, part.rpartition(":")[0])]
+    return "/" in text or any(is_address(word) for word in words)
+
+
+def is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "127.0.0.1:8000", "[2001:db8::1]:80", "2001:db8::7", "via 10.0.0.9", "unix:/run/a.sock"]
+)
+def test_the_check_knows_addresses(text: str) -> None:
+    assert has_address(text)
+
+
+@pytest.mark.parametrize("text", ["portal", "worker[0]", "6.4e-05", "1.2.3", "+Inf", "app.test:80#2", "4xx", "0", ""])
+def test_the_check_knows_what_is_none(text: str) -> None:
+    assert not has_address(text)
 
 
 def test_without_traffic_areas_and_workers(snapshot: Snapshot) -> None:

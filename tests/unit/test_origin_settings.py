@@ -13,6 +13,7 @@ from scrubber.config.network import Endpoint, parse_origin_endpoint
 from scrubber.errors import ValueRefused
 from scrubber.mandate.resolved import ADDRESSES_MAX, names_of, resolved
 from scrubber.mandate.slots import assign_slots
+from scrubber.server.origins import labels_of
 from scrubber.server.resolve import in_hosts
 from tests.unit.files import MINIMAL_GATEWAY, write
 
@@ -107,6 +108,21 @@ def test_how_many_addresses_a_name_has_is_bounded(tmp_path: Path) -> None:
         gateway, areas=tuple(msgspec.structs.replace(pool, name=f"x{i}") for i in range(40))
     )
     assert len(assign_slots(resolved(several, many)).origins) == 1024
+
+
+def test_metrics_call_origins_by_name_or_place(tmp_path: Path) -> None:
+    text = MINIMAL_GATEWAY.replace('"127.0.0.1:8000"', '"a.test:80", "127.0.0.1:8000", "unix:/run/b.sock", "c.test:80"')
+    gateway, problems = load_gateway(write(tmp_path, text))
+    assert gateway is not None, problems
+    (written,) = gateway.areas
+
+    def labels(**answers: tuple[str, ...]) -> list[str]:
+        (area,) = resolved(gateway, {f"{name}.test": found for name, found in answers.items()}).areas
+        return labels_of(area.origins, written.origins)
+
+    assert labels(a=("10.0.0.1", "10.0.0.2"), c=("::1",)) == ["a.test:80", "a.test:80#2", "1", "2", "c.test:80"]
+    assert labels(a=("10.0.0.7",)) == ["a.test:80", "1", "2"]
+    assert labels() == ["1", "2"]
 
 
 def test_the_hosts_file_is_read_as_others_read_it(tmp_path: Path) -> None:
