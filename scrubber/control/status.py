@@ -46,7 +46,6 @@ _VERDICTS_AT = len(SCALARS)
 _LATENCY_AT = _VERDICTS_AT + len(VERDICTS)
 _PEOPLE_AT = _LATENCY_AT + LATENCY_BUCKETS
 _SERVED_AT = _PEOPLE_AT + 1
-_FIELDS = _SERVED_AT + 1
 
 
 def latency_bound_s(bucket: int) -> float:
@@ -79,10 +78,12 @@ def _grown(start: Sequence[int], end: Sequence[int], at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """How many requests of people there were, and how many got an answer below 500, of origin or route."""
+    """How many requests of people there were, how many got an answer below 500, of origin or route, and how many of
+    them all were by clients known from before (the others: newcomers that were let through)."""
 
     requests: int
     served: int
+    known: int = 0
 
     @property
     def share(self) -> float | None:
@@ -143,7 +144,9 @@ class AreaHistory:
         _, start, end = self._span(WINDOW_S)
         if start is None or end is None:
             return People(0, 0)
-        return People(_grown(start, end, _PEOPLE_AT), _grown(start, end, _SERVED_AT))
+        requests = _grown(start, end, _PEOPLE_AT)
+        known = min(_grown(start, end, _AT["known_requests"]), requests)
+        return People(requests, _grown(start, end, _SERVED_AT), known)
 
     def rates(self) -> dict[str, float]:
         """A second, over the last ten: requests, served, shed and each verdict."""
@@ -177,7 +180,7 @@ class History:
     def people(self) -> People:
         """Of all areas."""
         each = [area.people() for area in self.areas.values()]
-        return People(sum(p.requests for p in each), sum(p.served for p in each))
+        return People(sum(p.requests for p in each), sum(p.served for p in each), sum(p.known for p in each))
 
 
 def describe_people(history: History, names: Mapping[int, str], origins_down: Sequence[str] | None) -> dict[str, Any]:
@@ -200,18 +203,30 @@ def describe_people(history: History, names: Mapping[int, str], origins_down: Se
             text += "; the origins accept connections"
     else:
         through = share >= SHARE_MIN and not failing
-        text = f"{percent(share)} of {total.requests:,} requests by known clients in the last {WINDOW_S} s"
+        text = f"{percent(share)} of {_counted(total)} got through in the last {WINDOW_S} s"
         if failing:
             text += "; least at " + ", ".join(f"{name}: {percent(worst)}" for name, worst in sorted(failing.items()))
+    rush = sorted(names[area_id] for area_id, area in history.areas.items() if area.rush and area_id in names)
+    if rush:
+        text += f"; rush in {', '.join(rush)}: newcomers there are not counted"
     return {
         "through": through,
         "text": ("yes, " if through else "no, ") + text,
         "requests": total.requests,
         "served": total.served,
+        "known": total.known,
         "success": share,
         "window_s": WINDOW_S,
         "failing_areas": sorted(failing),
     }
+
+
+def _counted(people: People) -> str:
+    """Whose requests these are, for who reads a figure wants to know of what it is."""
+    new = people.requests - people.known
+    if new and people.known:
+        return f"{people.requests:,} requests ({people.known:,} by known clients, {new:,} by newcomers)"
+    return f"{people.requests:,} requests by {'newcomers' if new else 'known clients'}"
 
 
 def percent(share: float) -> str:

@@ -128,13 +128,46 @@ NAMES = {0: "portal", 1: "tax"}
 
 def test_yes_with_the_figure() -> None:
     people = describe_people(history((12345, 12343)), NAMES, None)
-    assert people["text"] == "yes, 99.98 % of 12,345 requests by known clients in the last 60 s"
+    assert people["text"] == "yes, 99.98 % of 12,345 requests by newcomers got through in the last 60 s"
     assert people["through"]
+
+
+@pytest.mark.parametrize(
+    ("known", "whom"),
+    [
+        (0, "1,500 requests by newcomers"),
+        (1500, "1,500 requests by known clients"),
+        (1100, "1,500 requests (1,100 by known clients, 400 by newcomers)"),
+    ],
+)
+def test_it_says_whom_it_counted(known: int, whom: str) -> None:
+    made = History()
+    made.add(0, {0: totals()}, {})
+    made.add(S, {0: totals(1500, served=1500, known_requests=known, known_served=known)}, {})
+    people = describe_people(made, NAMES, None)
+    assert people["text"] == f"yes, 100.00 % of {whom} got through in the last 60 s"
+    assert (people["requests"], people["known"]) == (1500, known)
+
+
+def test_in_a_rush_it_says_who_is_not_counted() -> None:
+    made = History()
+    rush = {1: True}
+    made.add(0, {0: totals(), 1: totals()}, rush)
+    served = totals(70, requests=9000, known_requests=60, known_served=60, served=70)
+    made.add(S, {0: totals(), 1: served}, rush)
+    assert describe_people(made, NAMES, None)["text"] == (
+        "yes, 100.00 % of 60 requests by known clients got through in the last 60 s; "
+        "rush in tax: newcomers there are not counted"
+    )
+    nobody = History()
+    nobody.add(0, {1: totals()}, rush)
+    nobody.add(S, {1: totals(70, requests=9000, served=70)}, rush)
+    assert "rush in tax" in describe_people(nobody, NAMES, [])["text"]
 
 
 def test_no_with_the_figure() -> None:
     people = describe_people(history((100, 12)), NAMES, None)
-    assert people["text"].startswith("no, 12.00 % of 100 requests")
+    assert people["text"].startswith("no, 12.00 % of 100 requests by newcomers got through")
     assert not people["through"]
 
 
