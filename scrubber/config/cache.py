@@ -94,7 +94,7 @@ def check_cache(gateway: Gateway, report: Report) -> None:
     """What the walk over single values cannot see."""
     for i, area in enumerate(gateway.areas):
         here = f"area[{i}].cache"
-        if not area.cache.enabled or report.spoiled(here):
+        if not area.cache.enabled:
             continue
         if area.cache.ttl_max_ns == 0:
             report.error(f"{here}.ttl_max", "0s keeps nothing", "a time above 0s", "or say enabled = false")
@@ -103,7 +103,9 @@ def check_cache(gateway: Gateway, report: Report) -> None:
         if gateway.memory.cache == 0:
             hint = 'add [memory] cache = "64MiB"; it is made when the gateway starts'
             report.warning(f"{here}.enabled", "nothing is kept: there is no memory for it", "[memory] cache", hint)
-        elif area.cache.object_bytes_max > gateway.memory.cache // STORE_SHARE:
+        elif area.cache.object_bytes_max > gateway.memory.cache // STORE_SHARE and not report.spoiled(
+            f"{here}.object_bytes_max"
+        ):
             most = format_bytes(gateway.memory.cache // STORE_SHARE)
             hint = "larger answers are passed through; give [memory] cache more, or lower object_bytes_max"
             report.warning(f"{here}.object_bytes_max", "is more than the store takes", f"at most {most}", hint)

@@ -405,7 +405,7 @@ def load_gateway(path: str | Path) -> tuple[Gateway | None, list[Problem]]:
 def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gateway:
     """The resolved gateway of a TOML tree; of use only for further checks where `report` has an error."""
     gateway = read(Gateway, tree, report)
-    check_listeners(gateway.listeners, {area.name for area in gateway.areas}, report)
+    check_listeners(gateway.listeners, area_names(gateway, report), report)
     _check_areas(gateway, report)
     check_origins(gateway, report)
     check_cache(gateway, report)
@@ -413,7 +413,7 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     check_patterns(gateway.areas, report)
     for i, area in enumerate(gateway.areas):
         any_host = area.default or _is_listener_default(gateway, area.name)
-        check_area(area, [pool.name for pool in area.pools], report, f"area[{i}]", any_host=any_host)
+        check_area(area, report, f"area[{i}]", any_host=any_host)
     pages = PageReader(Path(path).absolute().parent, report)
     gateway = msgspec.structs.replace(
         gateway, areas=tuple(pages.area(area, f"area[{i}]") for i, area in enumerate(gateway.areas))
@@ -424,6 +424,13 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
         hint = "choose a shorter state_dir, or an absolute admin.socket"
         report.error("admin.socket", f"its path has {socket_bytes} bytes", f"at most {UNIX_PATH_BYTES_MAX}", hint)
     return resolved
+
+
+def area_names(gateway: Gateway, report: Report) -> list[str] | None:
+    """The names of all areas; None: not all of them could be read, so that nobody can say which do not exist."""
+    if report.lost("area") or any(report.spoiled(f"area[{i}].name") for i in range(len(gateway.areas))):
+        return None
+    return [area.name for area in gateway.areas]
 
 
 def _check_areas(gateway: Gateway, report: Report) -> None:
@@ -443,18 +450,21 @@ def _check_areas(gateway: Gateway, report: Report) -> None:
             hosts.setdefault(host, area.name)
         if area.default:
             defaults.append(i)
-        limits = area.limits
-        if limits.line_bytes_max > limits.head_bytes_max and not report.spoiled(f"{here}.limits"):
-            report.error(f"{here}.limits.line_bytes_max", "is more than the head's", "at most head_bytes_max")
-        if not area.hosts and not area.default and not _is_listener_default(gateway, area.name):
+        line, head = f"{here}.limits.line_bytes_max", f"{here}.limits.head_bytes_max"
+        if area.limits.line_bytes_max > area.limits.head_bytes_max and not report.spoiled(line, head):
+            report.error(line, "is more than the head's", "at most head_bytes_max")
+        if not area.hosts and not area.default and not _may_be_default(gateway, area.name, i, report):
             hint = 'add hosts = ["…"], or default = true'
             report.warning(f"{here}.hosts", f"no request can reach area {area.name!r}", "hosts, or a default", hint)
     for i in defaults[1:]:
         report.error(f"area[{i}].default", f"area[{defaults[0]}] is the default already", "at most one default area")
 
 
-def _is_listener_default(gateway: Gateway, name: str) -> bool:
-    return any(listener.default == name for listener in gateway.listeners)
+def _may_be_default(gateway: Gateway, name: str, index: int, report: Report) -> bool:
+    """Whether it is the default somewhere, or what would say so could not be read."""
+    holes = [f"area[{index}].{key}" for key in ("name", "hosts", "default")]
+    holes += [f"listener[{k}].default" for k in range(len(gateway.listeners))]
+    return report.spoiled(*holes) or any(listener.default == name for listener in gateway.listeners)
 
 
 def default_state_dir() -> str:

@@ -109,7 +109,8 @@ def check_edits(edits: HeaderEdits | None, report: Report, path: str, *, respons
     owned, words = (RESPONSE_OWNED, RESPONSE_WORDS) if response else (REQUEST_OWNED, REQUEST_WORDS)
     named: list[tuple[str, str, tuple[str, ...]]] = [("set", name, (value,)) for name, value in edits.set_.items()]
     named += [("add", name, values) for name, values in edits.add.items()]
-    named += [("remove", name, ()) for name in edits.remove]
+    removed = [name for i, name in enumerate(edits.remove) if not report.spoiled(f"{path}.remove[{i}]")]
+    named += [("remove", name, ()) for name in removed]
     seen: set[tuple[str, str]] = set()
     for key, name, values in named:
         place = f"{path}.{key}" + (f".{name}" if key != "remove" else "")

@@ -120,8 +120,8 @@ def listener_keys(listeners: Sequence[Listener]) -> list[str]:
     return keys
 
 
-def check_listeners(listeners: Sequence[Listener], areas: Collection[str], report: Report) -> None:
-    """What is wrong among them; `areas`: the names that there are."""
+def check_listeners(listeners: Sequence[Listener], areas: Collection[str] | None, report: Report) -> None:
+    """What is wrong among them; `areas`: the names that there are, None: unknown."""
     seen: dict[Endpoint, int] = {}
     if len(listeners) > LISTENERS_MAX:
         report.error("listener", f"{len(listeners)} listeners", f"at most {LISTENERS_MAX}")
@@ -148,12 +148,13 @@ def _check_trusted(listener: Listener, here: str, report: Report) -> None:
             report.error(place, "nobody comes from a Unix socket here", "your proxies' prefixes", hint)
 
 
-def _check_areas(listener: Listener, here: str, names: Collection[str], report: Report) -> None:
+def _check_areas(listener: Listener, here: str, names: Collection[str] | None, report: Report) -> None:
     for k, name in enumerate(listener.areas):
-        if name not in names:
-            report.error(f"{here}.areas[{k}]", f"no area {name!r}", "the name of an [[area]]", nearest(name, names))
-    if listener.default and listener.default not in names:
+        place = f"{here}.areas[{k}]"
+        if names is not None and name not in names and not report.spoiled(place):
+            report.error(place, f"no area {name!r}", "the name of an [[area]]", nearest(name, names))
+    if listener.default and names is not None and listener.default not in names:
         hint = nearest(listener.default, names)
         report.error(f"{here}.default", f"no area {listener.default!r}", "the name of an [[area]]", hint)
-    elif listener.default and listener.areas and listener.default not in listener.areas:
+    elif listener.default not in {"", *listener.areas} and listener.areas and not report.spoiled(f"{here}.areas"):
         report.error(f"{here}.default", f"{listener.default!r} is not reachable here", "one of the listener's areas")

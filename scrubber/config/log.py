@@ -282,21 +282,22 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check_log(log: Log, report: Report) -> None:
     """What is wrong with it as a whole."""
     for name, places in (("access", log.access), ("acts", log.acts)):
-        if report.spoiled(f"log.{name}"):
-            continue
         if len(places) > DESTINATIONS_MAX:
             report.error(f"log.{name}", f"{len(places)} destinations", f"at most {DESTINATIONS_MAX}")
         seen: dict[Target, int] = {}
         for i, place in enumerate(places):
             here = f"log.{name}[{i}]"
-            if place.to.kind == "off" and len(places) > 1:
+            known = not report.spoiled(f"{here}.to")
+            if known and place.to.kind == "off" and len(places) > 1:
                 report.error(f"{here}.to", '"off" beside other destinations', "either, not both")
-            elif place.to in seen:
+            elif known and place.to in seen:
                 report.error(f"{here}.to", f"{place.to} is also log.{name}[{seen[place.to]}]", "each destination once")
-            seen.setdefault(place.to, i)
+            if known:
+                seen.setdefault(place.to, i)
             if name == "acts" and place.format not in ("", "ecs"):
                 report.error(f"{here}.format", "acts have one form", '"ecs"', "leave it out")
-    if not report.spoiled("log") and log.access and log.access[0].to.kind == "off" and log.sample_pass_per_s:
+    none = bool(log.access) and log.access[0].to.kind == "off" and not report.spoiled("log.access[0].to")
+    if none and log.sample_pass_per_s:
         report.warning("log.sample_pass", "no access line is written anyway", 'a destination in [log] access, or "off"')
 
 

@@ -223,8 +223,9 @@ def _check_settings(settings: PoolSettings, here: str, report: Report) -> None:
     if settings.health.http and settings.health.tcp:
         hint = "leave tcp out: a check by HTTP needs a connection anyway"
         report.error(f"{here}.health", "asks for both http and tcp", "one of them", hint)
-    if settings.health.timeout_ns > settings.health.interval_ns and not report.spoiled(f"{here}.health"):
-        report.warning(f"{here}.health.timeout", "is longer than the interval", "at most the interval")
+    timeout, interval = f"{here}.health.timeout", f"{here}.health.interval"
+    if settings.health.timeout_ns > settings.health.interval_ns and not report.spoiled(timeout, interval):
+        report.warning(timeout, "is longer than the interval", "at most the interval")
 
 
 def _check_members(origins: tuple[Origin, ...], here: str, report: Report) -> None:
@@ -235,5 +236,5 @@ def _check_members(origins: tuple[Origin, ...], here: str, report: Report) -> No
     seen: dict[Endpoint, int] = {}
     for k, origin in enumerate(origins):
         place, first = f"{here}.origins[{k}]", seen.setdefault(origin.address, k)
-        if first != k and not report.spoiled(place, f"{here}.origins[{first}]"):
+        if first != k and not report.spoiled(f"{place}.address", f"{here}.origins[{first}].address"):
             report.error(place, f"{origin.address} is also origins[{first}]", "each address once in a pool")

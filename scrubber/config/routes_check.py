@@ -7,7 +7,7 @@ that RE2 takes, routes that an earlier one leaves nothing to. Reads the pages' f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from scrubber.config.routes import (
     normalised,
 )
 from scrubber.config.texts import PLACES_MAX, groups_in, parts_of, places_in, words_in
-from scrubber.config.walk import Report, nearest
+from scrubber.config.walk import Report, join_path, nearest
 
 if TYPE_CHECKING:
     from scrubber.config.gateway import Area
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MATCHERS = ("path", "path_prefix", "path_re")
 TARGETS = ("pool", "redirect", "answer", "file")
 FOR_ORIGINS = ("rewrite", "request_headers", "body_bytes_max", "read_timeout")
+GROUPS_MAX = 9
 OPEN_HINT = "whoever makes the link would choose the place: begin with a whole URL, or with a path that is text"
 ANY_HOST_EXPECTED = "a host of yours in place of {host}, or a route with host"
 ANY_HOST_HINT = "the area answers for hosts that nobody names; a cache in front may keep the answer for everybody"
@@ -43,21 +44,22 @@ _AUTHORITY = re.compile(r"(?:\{host\}|[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _AUTHORITY_END = re.compile(r"[/?#]|\{path\}|\{query\}")
 
 
-def check_area(area: Area, pools: Collection[str], report: Report, here: str, *, any_host: bool = False) -> None:
-    """Routes, edits and error pages of one area. `pools`: names of its pools; `any_host`: it answers for hosts that
-    nobody names."""
+def check_area(area: Area, report: Report, here: str, *, any_host: bool = False) -> None:
+    """Routes, edits and error pages of one area. `any_host`: it answers for hosts that nobody names."""
+    pools = _pool_names(area, report, here)
     check_edits(area.request_headers, report, f"{here}.request_headers", response=False)
     check_edits(area.response_headers, report, f"{here}.response_headers", response=True)
     for key in area.error_pages:
         if key != "default" and not re.fullmatch(r"[45][0-9][0-9]", key):
             hint = 'error_pages = { "502" = "pages/502.html", default = "pages/error.html" }'
-            report.error(
-                f"{here}.error_pages.{key}", f"{key!r} is no status of an error", '"400" to "599", "default"', hint
-            )
+            place = join_path(f"{here}.error_pages", key)
+            report.error(place, f"{key!r} is no status of an error", '"400" to "599", "default"', hint)
     if len(area.routes) > ROUTES_AREA_MAX:
         report.error(f"{here}.route", f"{len(area.routes)} routes", f"at most {ROUTES_AREA_MAX} in an area")
     for i, route in enumerate(area.routes):
         place = f"{here}.route[{i}]"
+        if report.lost(place):
+            continue
         _check_route(route, pools, report, place, any_host=any_host)
         for request, of_area, own in (
             (True, area.request_headers, route.request_headers),
@@ -65,6 +67,12 @@ def check_area(area: Area, pools: Collection[str], report: Report, here: str, *,
         ):
             _check_sum(of_area, own, report, f"{place}.{'request' if request else 'response'}_headers")
     _check_order(area.routes, report, here)
+
+
+def _pool_names(area: Area, report: Report, here: str) -> list[str] | None:
+    """None: not all of them could be read."""
+    unread = any(report.spoiled(f"{here}.pool[{k}].name") for k in range(len(area.pools)))
+    return None if unread or report.lost(f"{here}.pool") else [pool.name for pool in area.pools]
 
 
 def check_patterns(areas: Sequence[Area], report: Report) -> None:
@@ -79,26 +87,28 @@ def _check_sum(area: HeaderEdits | None, route: HeaderEdits | None, report: Repo
         report.error(place, f"{area.count + route.count} edits with the area's", f"at most {EDITS_MAX}")
 
 
-def _check_route(route: Route, pools: Collection[str], report: Report, here: str, *, any_host: bool) -> None:
-    matchers = [key for key in MATCHERS if getattr(route, key)]
-    if len(matchers) != 1 and not report.spoiled(*(f"{here}.{key}" for key in MATCHERS)):
+def _check_route(route: Route, pools: Sequence[str] | None, report: Report, here: str, *, any_host: bool) -> None:
+    def given(key: str, field: str = "") -> bool:
+        return getattr(route, field or key) not in ("", None) or report.spoiled(f"{here}.{key}")
+
+    matchers = [key for key in MATCHERS if given(key)]
+    if len(matchers) != 1:
         said = " and ".join(matchers) or "nothing"
         report.error(here, f"{said} to match", "one of: path, path_prefix, path_re", 'path_prefix = "/" matches all')
-    targets = [key for key in TARGETS if getattr(route, key) not in ("", None)]
+    targets = [key for key in TARGETS if given(key)]
     if len(targets) > 1:
         report.error(here, f"{' and '.join(targets)} at once", f"at most one of: {', '.join(TARGETS)}")
     if route.answered_here:
         for key in FOR_ORIGINS:
-            name = "read_timeout_ns" if key == "read_timeout" else key
-            if getattr(route, name) is not None:
+            if given(key, "read_timeout_ns" if key == "read_timeout" else key):
                 hint = f"leave it out, or leave out {targets[0]}"
                 report.error(f"{here}.{key}", "is about what an origin gets, and none gets this", "nothing", hint)
-    if route.pool and route.pool not in pools:
+    if route.pool and pools is not None and route.pool not in pools:
         report.error(
             f"{here}.pool", f"no pool {route.pool!r} in this area", "a pool's name", nearest(route.pool, pools)
         )
     answer = route.answer
-    if answer is not None and answer.status in (204, 205, 304) and not report.spoiled(f"{here}.answer"):
+    if answer is not None and answer.status in (204, 205, 304):
         if answer.status == 304:
             report.error(f"{here}.answer.status", "304 answers a question that nobody asked", "another status")
         elif answer.body:
@@ -106,23 +116,25 @@ def _check_route(route: Route, pools: Collection[str], report: Report, here: str
     if answer is not None and answer.body.count("{request_id}") > PLACES_MAX:
         report.error(f"{here}.answer.body", "too many placeholders", f"at most {PLACES_MAX}")
     groups = _check_pattern(route, report, here)
-    if route.redirect is not None and not report.spoiled(f"{here}.redirect"):
+    if route.redirect is not None and not report.spoiled(f"{here}.redirect.to"):
         _check_redirect(route, groups, report, f"{here}.redirect.to", any_host=any_host)
-    if route.rewrite is not None and not report.spoiled(f"{here}.rewrite"):
-        _check_rewrite(route, groups, report, f"{here}.rewrite")
+    if route.rewrite is not None and not report.lost(f"{here}.rewrite"):
+        _check_rewrite(route, groups, report, here)
     check_edits(route.request_headers, report, f"{here}.request_headers", response=False)
     check_edits(route.response_headers, report, f"{here}.response_headers", response=True)
 
 
 def _check_pattern(route: Route, report: Report, here: str) -> int:
     """How many groups may be named."""
-    if not route.path_re or report.spoiled(f"{here}.path_re"):
+    if report.spoiled(f"{here}.path_re"):
+        return GROUPS_MAX
+    if not route.path_re:
         return 0
     refused = pattern_refused(route.path_re)
     if refused:
         hint = "RE2 has no look-around and no references back" if "(?" in refused or "\\" in refused else ""
         report.error(f"{here}.path_re", f"{route.path_re!r}: {refused}", PATTERN_EXPECTED, hint)
-        return 9  # what names groups is not to blame
+        return GROUPS_MAX  # what names groups is not to blame
     return pattern_groups(route.path_re)
 
 
@@ -160,24 +172,26 @@ def _check_redirect(route: Route, groups: int, report: Report, place: str, *, an
 def _check_rewrite(route: Route, groups: int, report: Report, here: str) -> None:
     rewrite = route.rewrite
     assert rewrite is not None
-    if bool(rewrite.to) == bool(rewrite.strip_prefix or rewrite.add_prefix):
+    place = {key: f"{here}.rewrite.{key}" for key in ("to", "strip_prefix", "add_prefix")}
+    to, strip, add = (bool(getattr(rewrite, key)) or report.spoiled(path) for key, path in place.items())
+    if to == (strip or add):
         hint = 'rewrite = "/new{rest}", or rewrite = { strip_prefix = "/api" }'
-        report.error(here, "has to say either the whole path or prefixes", "to, or strip_prefix and add_prefix", hint)
+        expected = "to, or strip_prefix and add_prefix"
+        report.error(f"{here}.rewrite", "has to say either the whole path or prefixes", expected, hint)
         return
     if rewrite.to:
-        place = f"{here}.to"
-        _check_words(rewrite.to, REWRITE_WORDS, groups, route=route, report=report, place=place)
-        if "rest" in words_in(rewrite.to) and not route.path_prefix:
-            report.error(
-                place, "{rest} is what follows path_prefix", "a route with path_prefix", "use {path}, or groups"
-            )
+        _check_words(rewrite.to, REWRITE_WORDS, groups, route=route, report=report, place=place["to"])
+        if "rest" in words_in(rewrite.to) and not route.path_prefix and not report.spoiled(f"{here}.path_prefix"):
+            expected = "a route with path_prefix"
+            report.error(place["to"], "{rest} is what follows path_prefix", expected, "use {path}, or groups")
         plain = "".join(p.text if p.kind == "text" else "x" for p in parts_of(rewrite.to, REWRITE_WORDS, groups=True))
         if normalised(plain) != plain:
-            report.error(place, f"{rewrite.to!r} has segments that origins read in different ways", "a plain path")
+            message = f"{rewrite.to!r} has segments that origins read in different ways"
+            report.error(place["to"], message, "a plain path")
     stripped = rewrite.strip_prefix
     matched = route.path or route.path_prefix
     if stripped and matched and not (matched.startswith(stripped) or stripped.startswith(matched)):
-        report.error(f"{here}.strip_prefix", f"what this route matches never begins with {stripped!r}", matched)
+        report.error(place["strip_prefix"], f"what this route matches never begins with {stripped!r}", matched)
 
 
 def takes_all(earlier: Route, later: Route) -> bool:
@@ -196,8 +210,12 @@ def takes_all(earlier: Route, later: Route) -> bool:
 
 
 def _check_order(routes: Sequence[Route], report: Report, here: str) -> None:
-    for k, later in enumerate(routes[:ROUTES_AREA_MAX]):
-        first = next((i for i, earlier in enumerate(routes[:k]) if takes_all(earlier, later)), None)
+    def read(k: int) -> bool:
+        return not report.spoiled(*(f"{here}.route[{k}].{key}" for key in (*MATCHERS, "method", "host")))
+
+    known = [(k, route) for k, route in enumerate(routes[:ROUTES_AREA_MAX]) if read(k)]
+    for at, (k, later) in enumerate(known):
+        first = next((i for i, earlier in known[:at] if takes_all(earlier, later)), None)
         if first is not None:
             hint = "the first that matches wins: put the narrower one first"
             report.warning(
@@ -217,6 +235,8 @@ class PageReader:
 
     def page(self, page: Page, path: str) -> Page:
         """The page with its content."""
+        if self.report.spoiled(f"{path}.path"):
+            return page
         key = (page.path, page.content_type)
         if key not in self.read:
             self.read[key] = read_page(page, self.home, self.report, path)
@@ -249,5 +269,7 @@ class PageReader:
             area,
             routes=tuple(self.route(route, f"{path}.route[{i}]") for i, route in enumerate(area.routes)),
             maintenance=self.maintenance(area.maintenance, f"{path}.maintenance"),
-            error_pages={k: self.filled(page, f"{path}.error_pages.{k}") for k, page in area.error_pages.items()},
+            error_pages={
+                k: self.filled(page, join_path(f"{path}.error_pages", k)) for k, page in area.error_pages.items()
+            },
         )

@@ -99,8 +99,13 @@ class Report:
         self.error(path, message, expected, hint)
 
     def spoiled(self, *paths: str) -> bool:
-        """Whether there is a hole at one of the paths, beneath it or around it."""
+        """Whether there is a hole at one of the paths, beneath it or around it. A check asks it of what it reads, and
+        of nothing else: what can be judged is judged."""
         return any(_within(hole, path) or _within(path, hole) for hole in self.holes for path in paths)
+
+    def lost(self, path: str) -> bool:
+        """Whether nothing of what stands there was read: the hole is at the path or around it."""
+        return any(_within(path, hole) for hole in self.holes)
 
     @property
     def ok(self) -> bool:
@@ -126,16 +131,16 @@ def read(cls: type[StructT], tree: Mapping[str, Any], report: Report, path: str 
     for key in tree:
         if key not in fields:
             expected = f"one of: {', '.join(sorted(fields))}"
-            report.error(_join(path, key), f"unknown field {key!r}", expected, nearest(key, fields))
+            report.unread(join_path(path, key), f"unknown field {key!r}", expected, nearest(key, fields))
     values: dict[str, Any] = {}
     for key, (info, kind) in fields.items():
         if key in tree:
             errors_before = len(report.problems)
-            value = _read_value(kind, tree[key], report, _join(path, key))
+            value = _read_value(kind, tree[key], report, join_path(path, key))
             if len(report.problems) == errors_before or info.required or isinstance(value, (msgspec.Struct, tuple)):
                 values[info.name] = value
         elif info.required:
-            report.unread(_join(path, key), f"missing field {key!r}", describe(kind))
+            report.unread(join_path(path, key), f"missing field {key!r}", describe(kind))
             values[info.name] = _hole(kind)
     return cls(**values)
 
@@ -148,7 +153,8 @@ def file_fields(cls: type[msgspec.Struct]) -> dict[str, tuple[msgspec.structs.Fi
     return {key: field for key, field in found.items() if not _is_derived(field[1])}
 
 
-def _join(path: str, key: str) -> str:
+def join_path(path: str, key: str) -> str:
+    """The path of a key in the table at `path`, as problems have it."""
     plain = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
     name = key if plain else '"' + key.replace('"', '\\"') + '"'
     return f"{path}.{name}" if path else name
@@ -260,7 +266,7 @@ def _read_dict(item: Any, value: Any, report: Report, path: str) -> dict[str, An
     if not isinstance(value, Mapping):
         report.unread(path, f"{_show(value)} is not a table", "a table")
         return {}
-    return {k: _read_value(item, v, report, _join(path, k)) for k, v in value.items()}
+    return {k: _read_value(item, v, report, join_path(path, k)) for k, v in value.items()}
 
 
 def _read_choice(choices: tuple[Any, ...], value: Any, report: Report, path: str) -> Any:

@@ -11,7 +11,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 
-from scrubber.config.gateway import Gateway
+from scrubber.config.gateway import Gateway, area_names
 from scrubber.config.walk import Report, nearest
 from scrubber.mandate.schema import KEYS, MEASURES, PATTERNS_MAX, RUNGS_MAX, Mandate, Rule, Rung, When
 from scrubber.units import format_duration
@@ -38,6 +38,8 @@ def check_mandate(mandate: Mandate, report: Report, now: datetime.datetime) -> N
     seen: set[str] = set()
     for i, rule in enumerate(mandate.rules):
         here = f"rule[{i}]"
+        if report.lost(here):
+            continue
         if names[rule.name] > 1 and rule.name in seen and not report.spoiled(f"{here}.name"):
             hint = "a rule's name keeps its limits over a reload"
             report.error(f"{here}.name", f"{rule.name!r} is the name of an earlier rule", "each name once", hint)
@@ -49,45 +51,42 @@ def check_mandate(mandate: Mandate, report: Report, now: datetime.datetime) -> N
         if ipaddress.ip_network(text).prefixlen == 0:
             report.warning(f"proportion.never_block[{i}]", f"{text} exempts everybody", "the prefixes of partners")
     for i, name in enumerate(mandate.head.areas):
-        if mandate.head.areas.index(name) < i:
+        if mandate.head.areas.index(name) < i and not report.spoiled(f"mandate.areas[{i}]"):
             report.error(f"mandate.areas[{i}]", f"{name!r} is named twice", "each area once")
 
 
 def _check_times(mandate: Mandate, report: Report, now: datetime.datetime) -> None:
     head = mandate.head
-    if report.spoiled("mandate.not_before", "mandate.expires"):
-        return
-    if head.not_before >= head.expires:
+    begins, ends = (not report.spoiled(f"mandate.{key}") for key in ("not_before", "expires"))
+    if begins and ends and head.not_before >= head.expires:
         report.error("mandate.expires", "the mandate ends before it begins", "a time after not_before")
-    elif now >= head.expires:
+    elif ends and now >= head.expires:
         hint = "renew it with a later date and a higher serial, or take it out of the gateway file"
         report.error("mandate.expires", f"the mandate expired on {head.expires.isoformat()}", "a time to come", hint)
-    elif now < head.not_before:
+    elif begins and now < head.not_before:
         hint = "load it then; until then leave it out of the gateway file"
-        begins = head.not_before.isoformat()
-        report.error("mandate.not_before", f"the mandate is not valid before {begins}", "a time gone by", hint)
+        since = head.not_before.isoformat()
+        report.error("mandate.not_before", f"the mandate is not valid before {since}", "a time gone by", hint)
 
 
 def _check_key(rule: Rule, here: str, report: Report) -> None:
-    watches_link = rule.when.link_load_ppm is not None
-    if report.spoiled(f"{here}.per", f"{here}.limit", f"{here}.when"):
-        return
-    if not rule.per:
-        if rule.limit is not None:
+    unlimited = rule.limit is None and not report.spoiled(f"{here}.limit")
+    if not rule.per and not report.spoiled(f"{here}.per"):
+        if not unlimited:
             report.error(
                 f"{here}.per", "missing field 'per': whose limit is it?", 'a key as "client", "account+client"'
             )
-        elif not watches_link:
+        elif rule.when.link_load_ppm is None and not report.spoiled(f"{here}.when.link_load"):
             report.error(here, "missing fields 'per' and 'limit'", 'both, as per = "client", limit = "50/s"')
         return
     if rule.per == ("account",):
         hint = 'write per = "account+client": an account alone would lock out its owner'
         report.error(f"{here}.per", "an account that nothing has verified is never a key alone", "a pair", hint)
-    if rule.limit is None and rule.when == When():
+    if unlimited and rule.when == When() and not report.spoiled(f"{here}.when"):
         report.error(here, "a rule with neither limit nor condition meets everybody", "a limit, or a condition")
     if rule.limit is not None and rule.limit.unit == "connections" and "path" in rule.per:
         report.error(f"{here}.per", "a connection has no path", "one of: " + ", ".join(k for k in KEYS if k != "path"))
-    if rule.limit is None and not rule.names_source:
+    if unlimited and rule.per and not rule.names_source:
         report.error(f"{here}.limit", "a rule without a limit needs a key that says who", 'per = "client", or a limit')
 
 
@@ -112,6 +111,7 @@ def _check_ladder(mandate: Mandate, rule: Rule, here: str, report: Report) -> No
         if report.spoiled(place):
             continue
         _check_rung(mandate, rule, rung, place, report)
+        _check_aim(rule, rung.measure, here, place, report)
         rank = MEASURES.index(rung.measure)
         if rank < severest:
             report.warning(place, f"{rung.measure!r} is milder than the rung before", "measures in order of severity")
@@ -131,21 +131,26 @@ def _check_rung(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: Re
         report.error(place, f"the mandate gives no power to {measure}", "one of: " + ", ".join(head.powers), hint)
     if measure not in AVAILABLE:
         report.warning(place, f"{measure!r} is not available here: the ladder passes over it", "")
-    if measure == "blackhole" and (rule.when.link_load_ppm is None or rule.per):
-        hint = 'when = { link_load = ">= 80%" }, without per and limit'
-        report.error(place, "a blackhole is never the answer to one client's rate", "a rule on the link's load", hint)
-    if measure != "blackhole" and not rule.per and rule.when.link_load_ppm is not None:
-        report.error(place, f"{measure!r} needs a key", "per and limit", "without them only a blackhole can follow")
     if rule.per and not rule.names_source and measure not in SOURCELESS_MEASURES:
         hint = f'the key "{"+".join(rule.per)}" does not say who: {measure} would meet everybody'
         expected = "one of: " + ", ".join(sorted(SOURCELESS_MEASURES))
         report.error(place, f"{measure!r} needs a key that says who", expected, hint)
-    elif measure == "block":
+    elif rule.per and measure == "block":
         _check_block(mandate, rule, rung, place, report)
     too_long = measure == "block" and rung.ttl_ns > proportion.block_ttl_max_ns
     if too_long and not report.spoiled("proportion.block_ttl_max"):
         longest = format_duration(proportion.block_ttl_max_ns)
         report.error(place, f"{format_duration(rung.ttl_ns)} exceeds proportion.block_ttl_max", f"at most {longest}")
+
+
+def _check_aim(rule: Rule, measure: str, here: str, place: str, report: Report) -> None:
+    """The link's load is answered by blackholes, everything else by other measures."""
+    by_load = rule.when.link_load_ppm is not None
+    if measure == "blackhole" and (rule.per or not (by_load or report.spoiled(f"{here}.when.link_load"))):
+        hint = 'when = { link_load = ">= 80%" }, without per and limit'
+        report.error(place, "a blackhole is never the answer to one client's rate", "a rule on the link's load", hint)
+    if measure != "blackhole" and by_load and not rule.per and not report.spoiled(f"{here}.per"):
+        report.error(place, f"{measure!r} needs a key", "per and limit", "without them only a blackhole can follow")
 
 
 def _check_block(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: Report) -> None:
@@ -155,14 +160,14 @@ def _check_block(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: R
         report.error(place, f'"{"+".join(rule.per)}" names no source that can be blocked', "a key with client", hint)
     bounds = mandate.proportion
     too_wide = bounds.prefix_v4_widest > PREFIX_KEY_V4 or bounds.prefix_v6_widest > PREFIX_KEY_V6
-    if rule.per == ("prefix",) and too_wide and not report.spoiled("proportion"):
+    if rule.per == ("prefix",) and too_wide:
         hint = f"the key prefix is a /{PREFIX_KEY_V4} or a /{PREFIX_KEY_V6}"
         report.error(place, "blocks prefixes wider than proportion allows", "a narrower key, or wider bounds", hint)
 
 
 def check_together(gateway: Gateway, gateway_report: Report, mandates: Sequence[tuple[Mandate, Report]]) -> None:
     """What needs the gateway: areas, signatures, capacities. Problems go to the mandate's own report."""
-    areas_known = not any(gateway_report.spoiled(f"area[{i}].name") for i in range(len(gateway.areas)))
+    names = area_names(gateway, gateway_report)
     ids: dict[str, str] = {}
     for mandate, report in mandates:
         if mandate.id in ids and not report.spoiled("mandate.id"):
@@ -170,12 +175,13 @@ def check_together(gateway: Gateway, gateway_report: Report, mandates: Sequence[
         ids.setdefault(mandate.id, report.file)
         if not gateway_report.spoiled("allow_unsigned"):
             _check_signature(gateway, report)
-        if areas_known and gateway.areas:
-            _check_areas(gateway, mandate, report)
+        if names is not None:
+            _check_areas(names, mandate, report)
+        _check_accounts(gateway, gateway_report, mandate, report)
         if not mandate.rules and not report.spoiled("rule"):
             hint = "add a [[rule]]; without one, only blocks by hand have a clause"
             report.warning("rule", f"mandate {mandate.id!r} has no rules: nobody is limited by it", "rules", hint)
-    if areas_known and mandates and not gateway_report.spoiled("mandates"):
+    if names is not None and mandates and not gateway_report.spoiled("mandates"):
         _check_covered(gateway, gateway_report, mandates)
     _check_capacities(gateway, mandates)
 
@@ -197,18 +203,21 @@ def _check_signature(gateway: Gateway, report: Report) -> None:
         report.error("", "the mandate is not signed", "a signed mandate", hint)
 
 
-def _check_areas(gateway: Gateway, mandate: Mandate, report: Report) -> None:
-    names = [a.name for a in gateway.areas]
+def _check_areas(names: Sequence[str], mandate: Mandate, report: Report) -> None:
     for i, name in enumerate(mandate.head.areas):
         if name not in names and not report.spoiled(f"mandate.areas[{i}]"):
             expected = "one of: " + ", ".join(names)
             report.error(f"mandate.areas[{i}]", f"the gateway has no area {name!r}", expected, nearest(name, names))
+
+
+def _check_accounts(gateway: Gateway, gateway_report: Report, mandate: Mandate, report: Report) -> None:
+    read = [area for i, area in enumerate(gateway.areas) if not gateway_report.spoiled(f"area[{i}].account")]
+    kinds = {area.name: area.account.kind for area in read}
     for i, rule in enumerate(mandate.rules):
         if "account" not in rule.per and rule.when.account is None:
             continue
         for name in mandate.head.areas:
-            area = gateway.area(name)
-            if area is not None and area.account.kind == "none":
+            if kinds.get(name) == "none":
                 hint = f'add account = "cookie:NAME" (or header:, bearer, basic) to area {name!r}'
                 message = f"area {name!r} knows no accounts: rule {rule.name!r} never applies there"
                 report.warning(f"rule[{i}]", message, "", hint)

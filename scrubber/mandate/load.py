@@ -98,8 +98,10 @@ def _load_together(path: str | Path, now: datetime.datetime) -> tuple[Gateway | 
         reports.append(own)
         mandate_tree = read_toml(name, own)
         if mandate_tree is not None and "mandate" not in mandate_tree and "listener" in mandate_tree:
-            report.error(f"mandates[{i}]", f"{_shown(name)} is a gateway file", "a mandate")
-        elif mandate_tree is not None:
+            report.unread(f"mandates[{i}]", f"{_shown(name)} is a gateway file", "a mandate")
+        elif mandate_tree is None:
+            report.holes.add(f"mandates[{i}]")  # what is wrong is said where it is
+        else:
             found.append((_read_mandate(mandate_tree, name, own, now), own))
     if gateway is not None:
         check_together(gateway, report, found)
@@ -123,7 +125,7 @@ def _read_mandate(tree: dict[str, Any], path: str | Path, report: Report, now: d
     listed: list[str] = list(mandate.proportion.never_block)
     for i, entry in enumerate(mandate.proportion.never_block_files):
         place = f"proportion.never_block_files[{i}]"
-        if not report.spoiled(place):
+        if not report.spoiled(f"{place}.path"):
             listed += _read_list(file.parent / entry.path, entry.sha256, place, report)
     check_mandate(mandate, report, now)
     never_block = tuple(dict.fromkeys(listed))
@@ -141,7 +143,7 @@ def _read_list(path: Path, sha256: str, place: str, report: Report) -> list[str]
         report.error(f"{place}.path", f"{path} is too large", f"at most {LIST_BYTES_MAX} bytes")
         return []
     digest = hashlib.sha256(data).hexdigest()
-    if digest != sha256:
+    if digest != sha256 and not report.spoiled(f"{place}.sha256"):
         hint = "the list was changed after the mandate was made: its authority has to take it on"
         report.error(f"{place}.sha256", f"{path.name} has the digest {digest}", sha256, hint)
         return []
