@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from scrubber.config.network import Endpoint, parse_endpoint
+from scrubber.config.network import NAMES_HINT, Endpoint, parse_endpoint
 from scrubber.config.walk import Doc, OneOrMore, Reads, measured
 from scrubber.errors import ValueRefused
 from scrubber.units import NS_PER_S, format_duration, parse_duration_ns
@@ -22,6 +22,8 @@ def _parse_server(value: Any) -> Endpoint:
         alone = str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
     except ValueError:
         alone = ""
+    if not alone and ":" not in text:
+        raise ValueRefused(f"{value!r} is not an IP address", expected=SERVER_EXPECTED, hint=NAMES_HINT)
     try:
         endpoint = parse_endpoint((f"[{alone}]" if ":" in alone else alone) + f":{DNS_PORT}" if alone else text)
     except ValueRefused as error:

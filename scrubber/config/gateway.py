@@ -22,7 +22,7 @@ from scrubber.config.listener import Listener, check_listeners
 from scrubber.config.log import Log, check_log, resolve_log
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, UNIX_PATH_BYTES_MAX
-from scrubber.config.origins import Origin, Pool, PoolSettings, check_origins, origin_table
+from scrubber.config.origins import ORIGIN, Origin, Pool, PoolSettings, check_origins
 from scrubber.config.pages import MAINTENANCE, PAGE, Maintenance, Page
 from scrubber.config.routes import Route
 from scrubber.config.routes_check import PageReader, check_area, check_patterns
@@ -176,8 +176,8 @@ class Area(PoolSettings, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, NAME, Doc("What mandates and logs call it.", '"portal"')]
     origins: Annotated[
-        tuple[Origin, ...],
-        OneOrMore(prepare=origin_table),
+        tuple[Annotated[Origin, ORIGIN], ...],
+        OneOrMore(),
         Doc(
             "The protected servers, each as its address or as a table (at most 64 in a pool, 1,024 in all areas).",
             '["127.0.0.1:8000", { address = "[::1]:8001", host = "app.internal" }]',

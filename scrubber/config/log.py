@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from scrubber.config.network import UNIX_PATH_BYTES_MAX, parse_endpoint
-from scrubber.config.walk import Doc, OneOrMore, Reads, Report, nearest
+from scrubber.config.walk import Doc, OneOrMore, Prepared, Reads, Report, nearest
 from scrubber.errors import ValueRefused
 
 DESTINATIONS_MAX = 8
@@ -220,6 +220,9 @@ def _destination_table(value: Any) -> Any:
     return {"to": value} if isinstance(value, str) else value
 
 
+DESTINATION = Prepared(_destination_table, 'a destination or a table, as "access.log" or { to = "access.log" }')
+
+
 class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One place for lines. `format` "": the section's."""
 
@@ -249,8 +252,8 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In the end `access` and `acts` are resolved: no "off", paths absolute, formats filled in."""
 
     access: Annotated[
-        tuple[Destination, ...],
-        OneOrMore(prepare=_destination_table),
+        tuple[Annotated[Destination, DESTINATION], ...],
+        OneOrMore(),
         Doc(
             'Where access lines go: one destination or several, each as text or as a table; `"off"` for none.',
             '["access.log", { to = "syslog:/dev/log", format = "combined" }]',
@@ -259,8 +262,8 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = (Destination(Target("file", "access.log")),)
     format: Annotated[str, FORMAT, Doc("The form of access lines where a destination does not say its own.")] = "ecs"
     acts: Annotated[
-        tuple[Destination, ...],
-        OneOrMore(at_least=0, prepare=_destination_table),
+        tuple[Annotated[Destination, DESTINATION], ...],
+        OneOrMore(at_least=0),
         Doc(
             "Where acts (blocks, rungs, reloads) go, always as ECS JSON.",
             '"acts.log"',

@@ -21,6 +21,8 @@ ENDPOINT_EXPECTED = 'ADDRESS:PORT as "127.0.0.1:8080" or "[::1]:8080"'
 ORIGIN_EXPECTED = f'{ENDPOINT_EXPECTED}, or "app.internal:8080", or "unix:/run/app.sock"'
 HOST_EXPECTED = 'a host name as "example.org", or "*.example.org" for all below it'
 PORT_MAX = 65535
+PORT_DIGITS_MAX = 5
+NAMES_HINT = "names are not looked up: write the address"
 NAME_BYTES_MAX = 253
 UNIX_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un less its NUL
 
@@ -72,14 +74,21 @@ def parse_endpoint(value: Any) -> Endpoint:
     if not isinstance(value, str):
         raise ValueRefused(f"{value!r} is not text", expected=ENDPOINT_EXPECTED)
     host, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or value.endswith("]"):
         raise ValueRefused(f"{value!r} has no port", expected=ENDPOINT_EXPECTED, hint=f'write "{value}:PORT"')
+    if _is_address(value):
+        meant = f"[{host}]:{port}" if _is_address(host) else f"[{value}]:PORT"
+        message = f"{value!r}: IPv6 stands in brackets"
+        raise ValueRefused(message, expected=ENDPOINT_EXPECTED, hint=f'write "{meant}"')
+    number = _port_number(port)
+    if number is None:
+        hint = f"a port is a number from 0 to {PORT_MAX}"
+        raise ValueRefused(f"{value!r}: {port[:20]!r} is not a port", expected=ENDPOINT_EXPECTED, hint=hint)
     bracketed = host.startswith("[") and host.endswith("]")
     try:
         address = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
-        hint = "names are not looked up: write the address"
-        raise ValueRefused(f"{host!r} is not an IP address", expected=ENDPOINT_EXPECTED, hint=hint) from None
+        raise ValueRefused(f"{host!r} is not an IP address", expected=ENDPOINT_EXPECTED, hint=NAMES_HINT) from None
     if "%" in host or bracketed != isinstance(address, ipaddress.IPv6Address):
         raise ValueRefused(f"{value!r}: IPv6 stands in brackets, IPv4 does not", expected=ENDPOINT_EXPECTED)
     mapped = getattr(address, "ipv4_mapped", None)
@@ -87,7 +96,22 @@ def parse_endpoint(value: Any) -> Endpoint:
         raise ValueRefused(
             f"{value!r} is an IPv4-mapped address", expected=ENDPOINT_EXPECTED, hint=f'write "{mapped}:{port}"'
         )
-    return Endpoint("inet6" if bracketed else "inet", str(address), int(port))
+    return Endpoint("inet6" if bracketed else "inet", str(address), number)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _port_number(text: str) -> int | None:
+    """None: it is none."""
+    if not text.isascii() or not text.isdigit() or len(text) > PORT_DIGITS_MAX or int(text) > PORT_MAX:
+        return None
+    return int(text)
 
 
 def parse_origin_endpoint(value: Any) -> Endpoint:
@@ -101,7 +125,8 @@ def parse_origin_endpoint(value: Any) -> Endpoint:
     try:
         endpoint = name or parse_endpoint(value)
     except ValueRefused as e:
-        raise ValueRefused(e.message, expected=ORIGIN_EXPECTED, hint=e.hint) from None
+        hint = "without scheme and path" if "/" in str(value) else "" if e.hint == NAMES_HINT else e.hint
+        raise ValueRefused(e.message, expected=ORIGIN_EXPECTED, hint=hint) from None
     if endpoint.port == 0:
         raise ValueRefused(f"{value!r}: an origin has a port", expected=ORIGIN_EXPECTED)
     return endpoint
@@ -110,13 +135,14 @@ def parse_origin_endpoint(value: Any) -> Endpoint:
 def _named_endpoint(value: Any) -> Endpoint | None:
     """NAME:PORT, to be looked up while the gateway runs; None: it is none. A last label of digits is an address."""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    number = _port_number(port)
     name = host.lower().removesuffix(".")
     labels = name.split(".")
-    if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX) or len(name) > NAME_BYTES_MAX:
+    if number is None or len(name) > NAME_BYTES_MAX:
         return None
     if labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
         return None
-    return Endpoint("name", name, int(port))
+    return Endpoint("name", name, number)
 
 
 def parse_host(value: Any) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, ORIGIN_ENDPOINT, Endpoint
-from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured
+from scrubber.config.walk import Derived, Doc, OneOrMore, Prepared, Reads, Report, integer, measured
 from scrubber.errors import ValueRefused
 from scrubber.units import NS_PER_S, format_duration, format_share, parse_duration_ns, parse_share_ppm
 
@@ -177,9 +177,11 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "off"
 
 
-def origin_table(value: Any) -> Any:
-    """A text alone is an origin's address."""
+def _origin_table(value: Any) -> Any:
     return {"address": value} if isinstance(value, str) else value
+
+
+ORIGIN = Prepared(_origin_table, 'an address or a table, as "127.0.0.1:8000" or { address = "127.0.0.1:8000" }')
 
 
 class Pool(PoolSettings, frozen=True, forbid_unknown_fields=True):
@@ -187,8 +189,8 @@ class Pool(PoolSettings, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, NAME, Doc("What routes call it; each name once in an area.", '"api"')]
     origins: Annotated[
-        tuple[Origin, ...],
-        OneOrMore(prepare=origin_table),
+        tuple[Annotated[Origin, ORIGIN], ...],
+        OneOrMore(),
         Doc("Its origins, as those of an area.", '["127.0.0.1:8001", "127.0.0.1:8002"]'),
     ]
 

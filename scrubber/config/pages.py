@@ -67,14 +67,14 @@ def page_table(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-PAGE = Prepared(page_table)
+PAGE = Prepared(page_table, 'a path or a table, as "pages/502.html" or { path = "pages/502.html" }')
 
 
 def _maintenance_table(value: Any) -> Any:
     return {"on": value} if isinstance(value, bool) else value
 
 
-MAINTENANCE = Prepared(_maintenance_table)
+MAINTENANCE = Prepared(_maintenance_table, 'true, false or a table, as { file = "pages/maintenance.html" }')
 
 
 class Maintenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from scrubber.config.walk import Doc, OneOrMore, Reads, describe, file_fields, meta_of, split_type
+from scrubber.config.walk import Doc, Prepared, Reads, describe, file_fields, meta_of, split_type
 
 BEGIN = "<!-- made from the schema by `make docs`: do not edit by hand -->"
 END = "<!-- end of what is made from the schema -->"
@@ -59,10 +59,8 @@ def _table_of(base: Any, extras: tuple[Any, ...]) -> tuple[type[msgspec.Struct] 
     if get_origin(base) in (tuple, dict):
         inner, more = split_type(get_args(base)[0 if get_origin(base) is tuple else 1])
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and meta_of(more, Reads) is None:
-            listed = meta_of(extras, OneOrMore)
-            prepared = listed is not None and listed.prepare is not None
             named = get_origin(base) is dict
-            return inner, "named tables" if named else "values or tables" if prepared else "tables"
+            return inner, "named tables" if named else "values or tables" if meta_of(more, Prepared) else "tables"
     return None, "value"
 
 
@@ -150,11 +148,8 @@ def type_of(kind: Any) -> str:
     if get_origin(base) is Literal:
         return ", ".join(f'`"{word}"`' for word in get_args(base))
     if get_origin(base) is tuple:
-        listed = meta_of(extras, OneOrMore)
-        inner = type_of(get_args(base)[0])
-        if listed is not None and listed.prepare is not None and inner == "table":
-            inner = "texts or tables"
-        return f"list of: {inner}"
+        item = get_args(base)[0]
+        return f"list of: {'texts or tables' if meta_of(split_type(item)[1], Prepared) else type_of(item)}"
     if get_origin(base) is dict:
         return f"table by name of: {type_of(get_args(base)[1])}"
     return WORDS.get(base, "table")

@@ -187,7 +187,7 @@ class Rewrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     add_prefix: Annotated[str, PATH_PREFIX, Doc("Put in front.", '"/v2"', default="nothing")] = ""
 
 
-def _redirect_table(value: Any) -> Any:
+def _to_table(value: Any) -> Any:
     return {"to": value} if isinstance(value, str) else value
 
 
@@ -215,7 +215,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pool: Annotated[str, Doc("To this pool of the area.", '"api"', default="the area's origins")] = ""
     redirect: Annotated[
         Redirect | None,
-        Prepared(_redirect_table),
+        Prepared(_to_table, 'a place or a table, as "/new" or { to = "/new", status = 308 }'),
         Doc("Answer with a redirect; a text alone is where to.", '{ to = "https://example.org{path}", status = 308 }'),
     ] = None
     answer: Annotated[Answer | None, Doc("Answer with this.", '{ status = 404, body = "no such page\\n" }')] = None
@@ -226,7 +226,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     rewrite: Annotated[
         Rewrite | None,
-        Prepared(_redirect_table),
+        Prepared(_to_table, 'a path or a table, as "/new{rest}" or { strip_prefix = "/api" }'),
         Doc("Another path for the origin; a text alone is `to`.", '{ strip_prefix = "/api" }'),
     ] = None
     maintenance: Annotated[

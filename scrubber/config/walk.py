@@ -47,17 +47,18 @@ class Reads:
 
 @dataclass(frozen=True)
 class OneOrMore:
-    """In `Annotated` over a tuple: what is no list is a list of one. `prepare`: applied to each before."""
+    """In `Annotated` over a tuple: what is no list is a list of one."""
 
     at_least: int = 1
-    prepare: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """In `Annotated` over a struct: `prepare` makes a table of what may be written shorter."""
+    """In `Annotated` over a struct: `prepare` makes a table of what may be written shorter; `expected`: what may stand
+    there."""
 
     prepare: Callable[[Any], Any]
+    expected: str
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,10 @@ def describe(kind: Any) -> str:
             reads.parse(None)
         except ValueRefused as e:
             return e.expected
+    prepared = meta_of(extras, Prepared)
+    if prepared is not None:
+        expected: str = prepared.expected
+        return expected
     if get_origin(base) is Literal:
         return "one of: " + ", ".join(repr(a) for a in get_args(base))
     if get_origin(base) is tuple:
@@ -243,7 +248,8 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
     if prepared is not None:
         value = prepared.prepare(value)
     if not isinstance(value, Mapping):
-        report.unread(path, f"{_show(value)} is not a table", "a table")
+        expected = describe(kind)
+        report.unread(path, f"{_show(value)} is not {expected.partition(', as ')[0]}", expected)
         return _hole(base)
     return read(base, value, report, path)
 
@@ -251,15 +257,14 @@ def _read_value(kind: Any, value: Any, report: Report, path: str) -> Any:
 def _read_list(kind: Any, value: Any, report: Report, path: str) -> tuple[Any, ...]:
     base, extras = split_type(kind)
     item, one_or_more = get_args(base)[0], meta_of(extras, OneOrMore)
-    prepare = one_or_more.prepare if one_or_more is not None and one_or_more.prepare else lambda v: v
     if one_or_more is not None and not isinstance(value, list):
-        return (_read_value(item, prepare(value), report, path),)
+        return (_read_value(item, value, report, path),)
     if not isinstance(value, list):
         report.unread(path, f"{_show(value)} is not a list", describe(kind), "put it in brackets: [ … ]")
         return ()
     if one_or_more is not None and len(value) < one_or_more.at_least:
         report.unread(path, "an empty list", describe(kind))
-    return tuple(_read_value(item, prepare(v), report, f"{path}[{i}]") for i, v in enumerate(value))
+    return tuple(_read_value(item, v, report, f"{path}[{i}]") for i, v in enumerate(value))
 
 
 def _read_dict(item: Any, value: Any, report: Report, path: str) -> dict[str, Any]:

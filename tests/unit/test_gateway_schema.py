@@ -12,8 +12,8 @@ from scrubber import _native
 from scrubber.config import gateway as schema
 from scrubber.config.gateway import Account, Gateway, default_state_dir, load_gateway
 from scrubber.config.listener import LISTENERS_MAX
-from scrubber.config.network import Endpoint
-from scrubber.errors import FilesRefused, errors_of
+from scrubber.config.network import Endpoint, parse_endpoint, parse_origin_endpoint
+from scrubber.errors import FilesRefused, ValueRefused, errors_of
 from scrubber.mandate.load import check_files, load_all
 from tests.unit.files import GOOD, MINIMAL_GATEWAY, ROOT, write
 
@@ -179,3 +179,59 @@ def test_pools_are_told_apart_by_name_and_origins_by_address(tmp_path: Path) -> 
         "area[0].pool[1].name",
         "area[0].pool[1].origins[1]",
     ]
+
+
+ENDPOINTS = {
+    "127.0.0.1:99999": ("'127.0.0.1:99999': '99999' is not a port", "a port is a number from 0 to 65535"),
+    "127.0.0.1:http": ("'127.0.0.1:http': 'http' is not a port", "a port is a number from 0 to 65535"),
+    "127.0.0.1:": ("'127.0.0.1:': '' is not a port", "a port is a number from 0 to 65535"),
+    f"[::1]:{'9' * 5000}": ("is not a port", "65535"),
+    "127.0.0.1": ("'127.0.0.1' has no port", 'write "127.0.0.1:PORT"'),
+    "[::1]": ("'[::1]' has no port", 'write "[::1]:PORT"'),
+    "2001:db8::f00d": ("stands in brackets", 'write "[2001:db8::f00d]:PORT"'),
+    "::1:80": ("stands in brackets", 'write "[::1]:80"'),
+    "localhost:80": ("'localhost' is not an IP address", "names are not looked up"),
+}
+
+
+@pytest.mark.parametrize("text", ENDPOINTS, ids=lambda text: text[:20])
+def test_what_is_wrong_with_an_endpoint_is_said_as_it_is(text: str) -> None:
+    with pytest.raises(ValueRefused) as refused:
+        parse_endpoint(text)
+    message, hint = ENDPOINTS[text]
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+    assert "99999:PORT" not in refused.value.hint
+
+
+def test_names_of_origins_are_looked_up_and_hints_do_not_deny_it() -> None:
+    for text in ("http://app.test:80", "-app.test:80", "app.test:99999"):
+        with pytest.raises(ValueRefused) as refused:
+            parse_origin_endpoint(text)
+        assert "not looked up" not in refused.value.hint
+    assert "is not a port" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "expected"),
+    [
+        ('origins = ["127.0.0.1:8000"]', "origins = []", "area[0].origins", "a list of: an address or a table, as "),
+        ('origins = ["127.0.0.1:8000"]', "", "area[0].origins", "a list of: an address or a table, as "),
+        ('origins = ["127.0.0.1:8000"]', "origins = [3]", "area[0].origins[0]", "an address or a table, as "),
+        ("default = true", "maintenance = 3\ndefault = true", "area[0].maintenance", "true, false or a table, as "),
+        (
+            "allow_unsigned",
+            "log = { access = [] }\nallow_unsigned",
+            "log.access",
+            "a list of: a destination or a table",
+        ),
+    ],
+)
+def test_what_may_be_written_shorter_is_expected_shorter(
+    tmp_path: Path, old: str, new: str, place: str, expected: str
+) -> None:
+    gateway, problems = load_gateway(write(tmp_path, MINIMAL_GATEWAY.replace(old, new)))
+    assert gateway is None
+    (problem,) = [problem for problem in problems if problem.severity == "error"]
+    assert problem.path == place
+    assert problem.expected.startswith(expected)

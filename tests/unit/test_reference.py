@@ -10,7 +10,7 @@ import pytest
 
 from scrubber.config.gateway import Gateway
 from scrubber.config.reference import BEGIN, END, Key, every_key, example_of, render, rewritten
-from scrubber.config.walk import Doc, OneOrMore, Report, integer, measured, read
+from scrubber.config.walk import Doc, OneOrMore, Prepared, Report, integer, measured, read
 from scrubber.units import format_duration, parse_duration_ns
 from tests.unit.files import ROOT
 
@@ -80,7 +80,9 @@ class Tree(msgspec.Struct, frozen=True):
     """All shapes."""
 
     twig: Annotated[Twig, Doc("A twig.")] = Twig()
-    spare: Annotated[tuple[Leaf, ...], OneOrMore(prepare=lambda v: v), Doc("As text too.", "[3]")] = ()
+    spare: Annotated[
+        tuple[Annotated[Leaf, Prepared(lambda v: v, "a leaf")], ...], OneOrMore(), Doc("As text too.", "[3]")
+    ] = ()
     named: Annotated[dict[str, Leaf], Doc("By name.", "[named.x]\nsize = 3")] = {}
     plain: int = 3
 
