@@ -24,7 +24,7 @@ from scrubber.errors import ValueRefused
 from scrubber.mandate.bounds import mandate_bounds
 from scrubber.mandate.compile import rule_id
 from scrubber.mandate.never_block import machine_addresses, networks, never_block, touching
-from scrubber.mandate.schema import Mandate
+from scrubber.mandate.schema import POWERS, Mandate
 from scrubber.units import NS_PER_S, format_duration
 
 SOURCE_HINT = 'an address, a prefix as "198.51.100.0/24", or a fingerprint as "h1_415aadd4396b87a3"'
@@ -72,6 +72,11 @@ class BlockGrant:
     ttl_max_ns: int
     blocks_max: int
     clients_share_max_ppm: int
+
+
+def clause_by_hand(mandate: str) -> str:
+    """What a block by hand is recorded under: the mandate's power itself. No rule may be called so."""
+    return f"{mandate}/{POWERS}block"
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def _under(  # noqa: PLR0917 - one question, asked in one place
     return BlockGrant(
         source=source,
         mandate=head.id,
-        clause=f"{head.id}/block",
+        clause=clause_by_hand(head.id),
         rule_id=rule_id(head.id, ""),  # no rule has an empty name: the power itself
         areas=(area,) if area else head.areas,
         ttl_ns=min(ttl_ns, left_ns),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from scrubber.config.gateway import Gateway, area_names
 from scrubber.config.walk import Report, nearest
-from scrubber.mandate.schema import KEYS, MEASURES, PATTERNS_MAX, RUNGS_MAX, Mandate, Rule, Rung, When
+from scrubber.mandate.schema import KEYS, MEASURES, PATTERNS_MAX, POWERS, RUNGS_MAX, Mandate, Rule, Rung, When
 from scrubber.units import format_duration
 
 # ext/capacity.pxd; tests/unit/test_mandate_schema.py compares.
@@ -44,6 +44,9 @@ def check_mandate(mandate: Mandate, report: Report, now: datetime.datetime) -> N
             hint = "a rule's name keeps its limits over a reload"
             report.error(f"{here}.name", f"{rule.name!r} is the name of an earlier rule", "each name once", hint)
         seen.add(rule.name)
+        if rule.name.startswith(POWERS):
+            hint = "acts by hand are recorded under the mandate's powers, so that nobody takes them for a rule's"
+            report.error(f"{here}.name", f"{POWERS}… stands for the mandate's powers", "another name", hint)
         _check_key(rule, here, report)
         _check_conditions(rule.when, f"{here}.when", report)
         _check_ladder(mandate, rule, here, report)

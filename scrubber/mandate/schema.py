@@ -38,6 +38,8 @@ SOURCE_KEYS = frozenset({"client", "prefix", "fingerprint", "account"})  # these
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "other"]
 
+POWERS = "powers."  # how names of clauses begin that are no rule's, but the mandate's powers themselves
+
 RUNGS_MAX = 8
 PATTERNS_MAX = 64
 PATTERN_BYTES_MAX = 1024

@@ -19,6 +19,7 @@ from scrubber.control.blocks import (
     Source,
     UnblockOrder,
     allowed_block,
+    clause_by_hand,
     parse_source,
     put_block,
 )
@@ -142,4 +143,4 @@ def _covers(block: dict[str, Any], source: Source) -> bool:
 def _clauses(policy: PolicyInForce) -> dict[str, str]:
     """Clauses by id as the table has it: each rule of a mandate, and its power to block by hand."""
     found = {f"{rule_id(m.id, rule.name):016x}": f"{m.id}/{rule.name}" for m in policy.mandates for rule in m.rules}
-    return found | {f"{rule_id(m.id, ''):016x}": f"{m.id}/block" for m in policy.mandates}
+    return found | {f"{rule_id(m.id, ''):016x}": clause_by_hand(m.id) for m in policy.mandates}

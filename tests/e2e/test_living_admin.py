@@ -123,6 +123,8 @@ def test_block_and_unblock_by_command(gateway: GatewayFactory) -> None:
     until(lambda: any("flooding the search" in json.dumps(line) for line in running.log_lines()))
     record = next(line for line in running.log_lines() if "flooding the search" in json.dumps(line))
     assert record["scrubber.case"] == block["case"]
+    assert record["rule.name"] == block["rule"] == "test/powers.block"
+    assert "under test/powers.block" in done.stdout
     lifted = running.cli("unblock", "127.0.0.9", "--reason", "was a mistake")
     assert lifted.returncode == 0, lifted.stderr
     assert ask(running, 1, "127.0.0.9") == [200]
@@ -148,7 +150,7 @@ def test_sources_of_every_kind(gateway: GatewayFactory) -> None:
         again = running.admin("POST", "/v1/blocks", {"source": listed, "ttl_s": 90, "reason": "x"})[1]
         assert (again["did"], again["case"]) == ("extended the block of", answer["case"])
         (block,) = running.admin("GET", "/v1/blocks")[1]["blocks"]
-        assert (block["kind"], block["source"], block["rule"]) == (kind, listed, "test/block")
+        assert (block["kind"], block["source"], block["rule"]) == (kind, listed, "test/powers.block")
         assert running.cli("unblock", source).returncode == 0
         assert running.status()["blocks"]["in_force"] == 0
 

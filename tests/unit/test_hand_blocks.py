@@ -63,7 +63,7 @@ def test_a_grant_cites_the_mandate_that_covers_most(full: Loaded) -> None:
     assert grant == BlockGrant(
         source=Source("client", "203.0.114.7"),
         mandate="portal-2026-06",
-        clause="portal-2026-06/block",
+        clause="portal-2026-06/powers.block",
         rule_id=rule_id("portal-2026-06", ""),
         areas=("portal", "api"),
         ttl_ns=600 * S,
