@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import respond
+from tests.e2e.support import SLOW
 from tests.e2e.wire import Closed, Wire, eventually, fetch
 
 QUICK = """
@@ -49,6 +51,27 @@ def test_slowloris_is_cut_off(quick: Proxy) -> None:
             pass
         assert 0.3 < time.monotonic() - began < LATE_S
     quick.whole()
+
+
+def test_slowloris_is_cut_off_in_ten_seconds_by_default(proxy: type[Proxy]) -> None:
+    """With no limit written anywhere: a head that dribbles has ten seconds from its first byte, however it dribbles."""
+    with proxy() as found, Wire(found.port) as fields, Wire(found.port) as letters:
+        began = time.monotonic()
+        fields.send(b"GET / HTTP/1.1\r\nHost: site.test\r\n")
+        letters.send(b"GET / HTTP/1.1\r\nHost: site.test\r\nX-A: ")
+        ended: dict[Wire, float] = {}
+        while len(ended) < 2 and time.monotonic() - began < 30:
+            for wire, piece in ((fields, b"X-A: b\r\n"), (letters, b"a")):
+                if wire in ended:
+                    continue
+                with contextlib.suppress(ConnectionError):
+                    wire.send(piece)
+                if select.select([wire.sock], [], [], 0.1)[0]:  # an answer, or the end
+                    ended[wire] = time.monotonic() - began
+        assert len(ended) == 2
+        assert all(9 <= after_s <= 10 + 3 * SLOW for after_s in ended.values()), list(ended.values())
+        assert all(wire.ends() != "open" for wire in ended)
+        found.whole()
 
 
 def test_silent_connection_is_cut_off(quick: Proxy) -> None:
