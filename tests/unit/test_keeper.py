@@ -441,6 +441,11 @@ def test_a_stopped_child_is_wedged_after_its_opportunity(pulse):
     assert look(pulse, 20, beat=5) == LOOKS
 
 
+def test_the_documents_say_how_long():
+    for page in ("docs/operations.md", "docs/architecture.md"):
+        assert f" {WEDGED_NS / 1e9:g} s " in (ROOT / page).read_text(), page
+
+
 def test_a_spinning_child_is_wedged_too(pulse):
     assert look(pulse, 1, beat=5) == 0
     assert look(pulse, 20, beat=5, run_ms=100, runnable=True) == LOOKS
