@@ -14,6 +14,10 @@ from typing import Any
 import msgspec
 
 KEPT = 2000
+# Of every act; access lines have no scrubber.kind.
+ECS = {"ecs.version": "8.11.0", "event.kind": "event", "scrubber.kind": "act"}
+DONE = frozenset({"rung", "block", "extend", "unblock", "drain", "undrain", "purge", "reload", "upgrade"})
+REFUSED = frozenset({"refuse", "reload_refused", "upgrade_refused"})
 
 Act = dict[str, Any]
 
@@ -44,11 +48,19 @@ def made(action: str, message: str, **fields: Any) -> Act:
     """An act of the supervisor's, now."""
     return {
         "@timestamp": timestamp(_now_ns()),
-        "event.kind": "act",
+        **ECS,
         "event.action": action,
+        **_outcome(action, enforced=fields.get("scrubber.enforced", True)),
         "message": message,
         **fields,
     }
+
+
+def _outcome(action: str, *, enforced: bool) -> Act:
+    """In ECS's three words; nothing, where an act is not about something that was to be done."""
+    if action in REFUSED:
+        return {"event.outcome": "failure"}
+    return {"event.outcome": "success" if enforced else "unknown"} if action in DONE else {}
 
 
 def from_record(record: bytes, wall_offset_ns: int, area_names: Mapping[int, str]) -> Act:
@@ -58,7 +70,8 @@ def from_record(record: bytes, wall_offset_ns: int, area_names: Mapping[int, str
         act = msgspec.json.decode(record, type=Act)
         at_ns = int(act.pop("ns")) + wall_offset_ns
         act["scrubber.areas"] = [area_names.get(area, f"area {area}") for area in act["scrubber.areas"]]
-        return {"@timestamp": timestamp(at_ns), "message": _message(act), **act}
+        outcome = _outcome(act["event.action"], enforced=act.get("scrubber.enforced", True))
+        return {"@timestamp": timestamp(at_ns), "message": _message(act), **act, **ECS, **outcome}
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return made("unreadable", record.decode("utf-8", "replace"))
 

@@ -59,6 +59,27 @@ def test_a_record_becomes_a_sentence(changes: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("action", "enforced", "outcome"),
+    [
+        ("rung", True, "success"),
+        ("block", False, "unknown"),
+        ("refuse", True, "failure"),
+        ("reload_refused", True, "failure"),
+        ("skip", True, None),
+        ("origin_down", True, None),
+    ],
+)
+def test_acts_speak_ecs(action: str, enforced: bool, outcome: str | None) -> None:
+    by_worker = from_record(record(event__action=action, scrubber__enforced=enforced), NS, NAMES)
+    by_supervisor = made(action, "said", **{"scrubber.enforced": enforced})
+    for act in (by_worker, by_supervisor):
+        assert (act["event.kind"], act["scrubber.kind"], act["event.action"]) == ("event", "act", action)
+        assert act["ecs.version"].startswith("8.")
+        assert act.get("event.outcome") == outcome
+        assert next(iter(act)) == "@timestamp", "as syslog wants it"
+
+
+@pytest.mark.parametrize(
     "bad",
     [b"", b"\xff\xfe", b"[]", b"{}", b'{"ns": "x"}', record(ns=10**30), record(scrubber__areas=[[]]), record()[:-5]],
 )
