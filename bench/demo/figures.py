@@ -42,6 +42,7 @@ class Figures:
     asked: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     attack: dict[tuple[str, str, int], Row] = field(default_factory=dict)  # (process, kind, second)
+    sent_by: dict[str, dict[str, int]] = field(default_factory=dict)  # kind: address: requests sent
     lifetimes: dict[str, list[float]] = field(default_factory=dict)  # kind: seconds that held connections lived
     origin_rows: list[tuple[int, str, int]] = field(default_factory=list)  # (second, client, served)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +63,10 @@ class Figures:
                 self.failures[one.failed] += 1
 
     def hear_attack(self, process: str, message: dict[str, Any]) -> None:
-        """A report of an attacking process: whole rows, the latest counts."""
+        """A report of an attacking process: whole rows, the latest counts; at its end, who sent how much."""
+        if message["type"] == "senders":
+            for kind, address, sent in message["rows"]:
+                self.sent_by.setdefault(kind, {})[address] = sent
         if message["type"] != "attack":
             return
         for kind, second, *row in message["rows"]:

@@ -16,6 +16,7 @@ PEOPLE_REQUESTS_MIN = 10_000
 PEOPLE_SUCCESS_MIN = 0.999
 SERVED_SHARE_MAX = 0.01
 FAST_ADDRESSES_MIN = 100
+FAST_PER_S = 20  # what sends more is beyond the demo mandate's limit for one client
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ def kind_figures(plan: Plan, figures: Figures, kind: Kind) -> dict[str, Any]:
         "served_by_origin": sum(served for _, served in by_origin),
         "served_by_origin_after_2s": origin_settled,
     }
-    if kind.how != "requests":
+    if kind.how == "requests":
+        out["addresses_sent"] = len(figures.sent_by.get(kind.name, {}))
+    else:
         lived = figures.lifetimes.get(kind.name, [])
         out |= {
             "connections_open_max": connections_open, "connections_cut": len(lived),
@@ -104,18 +107,29 @@ def attack_figures(plan: Plan, figures: Figures) -> dict[str, Any]:
     fast = [kinds[kind.name] for kind in KINDS if fast_flood(kind)]
     tried, tried_after = sum(k["requests"] for k in fast), sum(k["requests_after_2s"] for k in fast)
     served_after = sum(max(k["served_after_2s"], k["served_by_origin_after_2s"]) for k in fast)
+    rates = sent_per_s(plan, figures)
     return {
         "requests": sum(kinds[kind.name]["requests"] for kind in KINDS if kind.how == "requests"),
         "connections": sum(kinds[kind.name]["requests"] for kind in KINDS if kind.how != "requests"),
-        "fast_addresses": sum(k["addresses"] for k in fast),
+        "fast_addresses": sum(rate > FAST_PER_S for rate in rates),
         "fast_requests_per_s": round(tried / (plan.flood.stop_s - plan.flood.start_s), 1),
-        "fast_requests_per_s_an_address": round(
-            share(tried, (plan.flood.stop_s - plan.flood.start_s) * sum(k["addresses"] for k in fast)), 1),
+        "fast_requests_per_s_an_address": {
+            "least": round(min(rates, default=0.0), 1), "p50": round(percentile(rates, 0.5), 1),
+        },
         "served": sum(k["served"] for k in fast),
         "served_share": round(share(sum(k["served"] for k in fast), tried), 6),
         "served_share_after_2s": round(min(1.0, share(served_after, tried_after)), 6),
         "kinds": kinds,
     }
+
+
+def sent_per_s(plan: Plan, figures: Figures) -> list[float]:
+    """What each address of the fast floods really sent, a second; 0 where it sent nothing."""
+    seconds = plan.flood.stop_s - plan.flood.start_s
+    return [
+        figures.sent_by.get(kind.name, {}).get(address, 0) / seconds
+        for kind in KINDS if fast_flood(kind) for address in plan.attackers[kind.name]
+    ]
 
 
 def fast_flood(kind: Kind) -> bool:
@@ -158,10 +172,11 @@ def conditions(people: dict[str, Any], attack: dict[str, Any], area: dict[str, A
         Condition("people got through under the flood", f">= {PEOPLE_SUCCESS_MIN:.1%} of their requests",
                   f"{people['by_phase']['under_flood']['success']:.3%}",
                   people["by_phase"]["under_flood"]["success"] >= PEOPLE_SUCCESS_MIN),
+        Condition("the flood came", f">= {FAST_ADDRESSES_MIN} addresses above {FAST_PER_S}/s each",
+                  f"{attack['fast_addresses']}, half of all above {attack['fast_requests_per_s_an_address']['p50']}/s",
+                  attack["fast_addresses"] >= FAST_ADDRESSES_MIN),
         Condition("the flood was not served", f"<= {SERVED_SHARE_MAX:.0%} after {SETTLE_S} s",
-                  f"{attack['served_share_after_2s']:.3%}",
-                  attack["fast_addresses"] >= FAST_ADDRESSES_MIN
-                  and attack["served_share_after_2s"] <= SERVED_SHARE_MAX),
+                  f"{attack['served_share_after_2s']:.3%}", attack["served_share_after_2s"] <= SERVED_SHARE_MAX),
     ]
     for kind in KINDS:
         one = kinds[kind.name]

@@ -33,9 +33,10 @@ LATE_NS = 200_000_000  # an attempt that could not be made in this time is not m
 class Source:
     """One attacking address: when it is due again, and its connections."""
 
-    __slots__ = ("connections", "due_ns", "idle", "route")
+    __slots__ = ("connections", "due_ns", "idle", "name", "route")
 
-    def __init__(self, route: Route, due_ns: int) -> None:
+    def __init__(self, kind: str, route: Route, due_ns: int) -> None:
+        self.name = (kind, route.source)
         self.route = route
         self.due_ns = due_ns
         self.idle: list[Link] = []
@@ -54,8 +55,9 @@ class Requests:
         self.stop_ns = loop.t0_ns + int(spec["stop_s"] * 1e9)
         self.connections_max: int = spec["connections_max"]
         self.sources = [
-            Source(Route(address, spec["target"], spec["port"]), self.start_ns + rng.randrange(self.interval_ns))
+            Source(self.kind, Route(address, spec["target"], spec["port"]), due_ns)
             for address in spec["sources"]
+            for due_ns in [self.start_ns + rng.randrange(self.interval_ns)]
         ]
         self.waiting: deque[tuple[int, Link, int]] = deque()  # (deadline, link, its request number)
 
@@ -141,6 +143,7 @@ class Link:
         self.unsent = self.unsent[done:]
         if not self.unsent and self.row is not None:
             self.row[SENT] += 1
+            self.flood.loop.tally.sent_by[self.source.name] += 1
 
     def ready(self, events: int) -> None:
         """News: writable, an answer, or the end of the connection."""

@@ -79,6 +79,7 @@ class Loop:
         for attack in attacks:
             attack.stop()
         self.report(0)
+        report({"type": "senders", "rows": self.tally.senders()})
 
     def report(self, since: int) -> None:
         """The rows that may still have changed."""

@@ -1,8 +1,9 @@
-"""What an attack did, by kind and second.
+"""What an attack did, by kind and second, and which addresses sent how much of it.
 
 Owns: the columns of the attack figures. Invariant: an outcome is booked in the second in which its attempt was made,
 so that a share of a second is a share of the very requests that were tried in it.
 """
+from collections import Counter
 from collections.abc import Iterable
 
 COLUMNS = (
@@ -25,10 +26,11 @@ Row = list[int]
 
 
 class Tally:
-    """Rows by (kind, second), and how long held connections lived."""
+    """Rows by (kind, second), requests sent by (kind, address), and how long held connections lived."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, int], Row] = {}
+        self.sent_by: Counter[tuple[str, str]] = Counter()
         self.lifetimes: dict[str, list[float]] = {}
 
     def row(self, kind: str, second: int) -> Row:
@@ -41,6 +43,10 @@ class Tally:
     def since(self, second: int) -> list[list[object]]:
         """[kind, second, columns…] from that second on; whole values, so a row that is read twice does no harm."""
         return [[kind, at, *row] for (kind, at), row in self.rows.items() if at >= second]
+
+    def senders(self) -> list[list[object]]:
+        """[kind, address, requests sent] of each address that sent any."""
+        return [[kind, address, sent] for (kind, address), sent in self.sent_by.items()]
 
     def take_lifetimes(self) -> dict[str, list[float]]:
         """Seconds that held connections lived, by kind, since last asked."""

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bench.demo.screen import Screen, closing, rates
 from bench.demo.site import build, expectations, password_is
 from bench.load.tally import COLUMNS
 from scrubber.admin import metrics
+from tests.unit.files import ROOT
 
 PLAN = plans.draw(1, 140)
 LIMIT = report.AreaLimit(500, 500)
@@ -49,6 +51,8 @@ def good_run() -> Figures:
             served = 300 if second < 12 else 2
             counts = [kind, second, *row(attempted=3000, sent=3000, served=served, reset=3000 - served)]
             figures.hear_attack("flood-0", {"type": "attack", "rows": [counts], "lifetimes": {}})
+    senders = [[kind, address, 27 * 100] for kind in FAST for address in PLAN.attackers[kind]]
+    figures.hear_attack("flood-0", {"type": "senders", "rows": senders})
     slow = [["slow", second, *row(attempted=500, sent=500, served=100, throttled=400)] for second in range(10, 37)]
     bare = ("slowloris", "silent", "churn")
     held = [[kind, second, *row(attempted=9, reset=9, open=5)] for kind in bare for second in (10, 12)]
@@ -73,6 +77,8 @@ def test_a_good_run_passes_and_has_the_promised_fields() -> None:
     assert built["people"]["requests"] == 11_000
     assert built["people"]["success"] == 1.0
     assert set(built["people"]["latency_ms_p99"]) >= {"before", "under_flood"}
+    assert built["attack"]["fast_addresses"] == sum(KINDS[kind].addresses for kind in FAST)
+    assert built["attack"]["kinds"]["get"]["addresses_sent"] == KINDS["get"].addresses
     assert built["attack"]["requests"] == 27 * (4 * 3000 + 500)
     assert built["attack"]["served_share_after_2s"] == pytest.approx(2 / 3000, abs=1e-6)
     assert set(built["attack"]["kinds"]) == set(KINDS)
@@ -153,6 +159,33 @@ def test_a_flood_that_never_came_is_no_success() -> None:
     for key in [key for key in figures.attack if key[1] == "login"]:
         del figures.attack[key]
     assert failed(figures) == {"login was not served"}
+
+
+def silence(figures: Figures, count: int, sent: int) -> None:
+    """So many addresses of the fast floods sent no more than that."""
+    everyone = [(kind, address) for kind in FAST for address in PLAN.attackers[kind]]
+    for flood, source in everyone[:count]:
+        figures.sent_by[flood][source] = sent
+
+
+@pytest.mark.parametrize("sent", [0, 27 * report.FAST_PER_S])
+def test_addresses_that_did_not_flood_are_not_counted(sent: int) -> None:
+    """The plan may promise what it likes: an address counts that really sent more than one client may."""
+    figures = good_run()
+    planned = sum(len(PLAN.attackers[kind]) for kind in FAST)
+    silence(figures, planned - 100, sent)
+    assert failed(figures) == set()
+    silence(figures, planned - 99, sent)
+    assert failed(figures) == {"the flood came"}
+    attack = report.build(PLAN, figures, LIMIT, {})["attack"]
+    assert attack["fast_addresses"] == 99
+    assert attack["fast_requests_per_s_an_address"] == {"least": sent / 27, "p50": 100.0}
+
+
+def test_fast_is_beyond_what_the_mandate_lets_one_client_have() -> None:
+    mandate = tomllib.loads((ROOT / "configs" / "demo-mandate.toml").read_text())
+    (flood,) = [rule for rule in mandate["rule"] if rule["name"] == "flood"]
+    assert flood["limit"].startswith(f"{report.FAST_PER_S}/s ")
 
 
 def test_more_at_the_origin_than_the_area_limit_allows() -> None:

@@ -228,6 +228,20 @@ async def test_a_flood_makes_no_request_beyond_its_bound(server: Server) -> None
     assert server.peers <= {"127.9.9.9", "127.9.9.10"}
 
 
+async def test_a_flood_says_who_sent_how_much(server: Server) -> None:
+    messages = await run_load("bench.load.flood", spec_of_flood("127.0.0.1", server.port))
+    (senders,) = [message["rows"] for message in messages if message["type"] == "senders"]
+    assert {address for _, address, _ in senders} == server.peers
+    assert sum(sent for *_, sent in senders) == rows(messages)["sent"]
+
+
+async def test_who_cannot_send_is_no_sender() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    messages = await run_load("bench.load.flood", spec_of_flood("127.0.0.1", port))
+    assert [message["rows"] for message in messages if message["type"] == "senders"] == [[]]
+
+
 @pytest.mark.parametrize(("status", "column"), [("429 No", "throttled"), ("403 No", "denied"), ("503 No", "other")])
 async def test_a_flood_counts_what_it_was_told(server: Server, status: str, column: str) -> None:
     server.status = status
