@@ -11,7 +11,7 @@ import click
 from scrubber import __version__
 from scrubber.cli.check import check
 from scrubber.cli.output import Commands
-from scrubber.cli.remote import block, drain, purge, reload, reopen, status, unblock, undrain, upgrade
+from scrubber.cli.remote import block, blocks, drain, purge, reload, reopen, status, unblock, undrain, upgrade
 from scrubber.cli.run import run
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -26,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (run, check, status, block, unblock, drain, undrain, reload, purge, reopen, upgrade):
+for command in (run, check, status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade):
     main.add_command(command)

@@ -7,7 +7,8 @@ markup.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from scrubber.errors import FilesRefused, Problem, ScrubberError, errors_of
+from scrubber.errors import FilesRefused, OperatorError, Problem, ScrubberError, errors_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 JSON_ASKED = "scrubber.json"  # in a context's meta
@@ -88,11 +89,29 @@ def json_option(help_text: str) -> Callable[[F], F]:
 
 
 class Commands(click.Group):
-    """A group whose commands may raise ScrubberError: said, and exit code 1."""
+    """A group whose commands may raise ScrubberError: said, and exit code 1. Wrong arguments are JSON, too, where that
+    was asked for (exit code 2)."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[JSON_ASKED] = "--json" in args  # until the command's own option is read, if it comes to that
+        with _errors_said(ctx):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _errors_said(ctx):
             return super().invoke(ctx)
-        except ScrubberError as error:
-            say_error(error, as_json=ctx.meta.get(JSON_ASKED, False))
-            ctx.exit(1)
+
+
+@contextmanager
+def _errors_said(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except ScrubberError as error:
+        say_error(error, as_json=ctx.meta[JSON_ASKED])
+        ctx.exit(1)
+    except click.ClickException as error:
+        if not ctx.meta[JSON_ASKED]:
+            raise
+        where = (getattr(error, "ctx", None) or ctx).command_path
+        say_error(OperatorError(error.format_message(), hint=f"{where} --help"), as_json=True)
+        ctx.exit(error.exit_code)

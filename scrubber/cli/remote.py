@@ -1,5 +1,5 @@
-"""Commands for a running gateway: status, block, unblock, drain, undrain, reload, reopen. They reach it over its Unix
-socket.
+"""Commands for a running gateway: status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade. They
+reach it over its Unix socket.
 
 Owns: how the gateway is found, and how its answers look.
 """
@@ -83,6 +83,17 @@ def status(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
         output.say_json(answer)
     else:
         screen.show_status(output.stdout(), answer)
+
+
+@click.command()
+@to_gateway
+def blocks(gateway: Path | None, socket: Path | None, as_json: bool) -> None:
+    """Who is blocked, where, under which clause and for how long yet; the latest first."""
+    answer = ask(gateway, socket, "GET", "/v1/blocks")
+    if as_json:
+        output.say_json(answer)
+    else:
+        screen.show_blocks(output.stdout(), answer)
 
 
 @click.command()

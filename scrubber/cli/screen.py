@@ -34,8 +34,7 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
         tables.insert(1, _origins(status))
     for table in tables:
         _print_whole(console, table)
-    blocks = status["blocks"]["in_force"]
-    console.print(Text(f"{blocks:,} block{'' if blocks == 1 else 's'} in force, {_mandates(status)}"))
+    console.print(Text(f"{_count_of_blocks(status['blocks']['in_force'])} in force, {_mandates(status)}"))
     console.print(_log(status["log"]))
     acts = status["acts"][-ACTS_SHOWN:]
     if acts:
@@ -142,6 +141,33 @@ def act_line(act: Mapping[str, Any]) -> str:
     message = act.get("message") or msgspec.json.encode(act).decode()
     line = f"{str(act.get('@timestamp', ''))[:19]} {message}".strip()
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+
+
+def show_blocks(console: Console, answer: Mapping[str, Any]) -> None:
+    """Blocks in force; the gateway lists the latest of very many."""
+    count, listed = answer["count"], answer["blocks"]
+    if listed:
+        table = _table("source", "areas", "clause", "left", "hits", "case")
+        for column in table.columns[1:3]:
+            column.justify = "left"
+        for block in listed:
+            cells = (block["source"], ", ".join(block["areas"]), block["rule"])
+            hits, case = f"{block['hits']:,}", block["case"]
+            table.add_row(*map(Text, cells), _left(block["ttl_left_s"]), hits, case)
+        _print_whole(console, table)
+    more = f", the latest {len(listed):,} of them here" if count > len(listed) else ""
+    console.print(Text(f"{_count_of_blocks(count)} in force{more}"))
+
+
+def _count_of_blocks(count: int) -> str:
+    return f"{count:,} block{'' if count == 1 else 's'}"
+
+
+def _left(seconds: float) -> str:
+    """As in "2h 05m", "9m 58s"."""
+    whole = max(round(seconds), 0)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {whole % 60:02}s" if minutes else f"{whole}s"
 
 
 def act_text(answer: Mapping[str, Any]) -> Text:

@@ -62,7 +62,7 @@ class ByHand:
         lifted = [block for block in self._memory.blocks() if _is(block, source)]
         if not self._memory.block_remove(source.kind, source.text):
             wider = [str(_source(block)) for block in self._memory.blocks() if _covers(block, source)]
-            hint = f"it is covered by: {', '.join(wider)}" if wider else "GET /v1/blocks lists those in force"
+            hint = f"it is covered by: {', '.join(wider)}" if wider else "scrubber blocks lists those in force"
             raise OperatorError(f"{source} is not blocked", hint=hint)
         case = lifted[0]["case_id"] if lifted else ""
         because = f": {order.reason}" if order.reason else ""

@@ -120,6 +120,10 @@ def test_block_and_unblock_by_command(gateway: GatewayFactory) -> None:
     assert 500 < block["ttl_left_s"] <= 600
     assert block["case"]
     assert running.status()["blocks"]["in_force"] == 1
+    shown = running.cli("blocks").stdout
+    assert all(word in shown for word in ("127.0.0.9", "site", "test/powers.block", "9m ", block["case"]))
+    assert "1 block in force" in shown
+    assert json.loads(running.cli("blocks", "--json").stdout)["blocks"][0]["case"] == block["case"]
     until(lambda: any("flooding the search" in json.dumps(line) for line in running.log_lines()))
     record = next(line for line in running.log_lines() if "flooding the search" in json.dumps(line))
     assert record["scrubber.case"] == block["case"]
@@ -131,7 +135,7 @@ def test_block_and_unblock_by_command(gateway: GatewayFactory) -> None:
     assert running.admin("GET", "/v1/blocks")[1] == {"count": 0, "blocks": []}
     again = running.cli("unblock", "127.0.0.9")
     assert again.returncode == 1
-    assert "Try: " in again.stderr
+    assert "Try: scrubber blocks" in again.stderr
 
 
 SOURCES = (

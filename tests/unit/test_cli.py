@@ -6,14 +6,17 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from scrubber import __version__
 from scrubber.cli import main
 from scrubber.cli.output import count_text
+from scrubber.cli.screen import show_blocks
 from scrubber.errors import OperatorError, Problem
 from scrubber.server import start
 from tests.e2e.support import gateway_text, mandate_text
@@ -35,7 +38,7 @@ def test_version() -> None:
     assert result.output == f"scrubber {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "block", "unblock", "reload", "reopen"])
+@pytest.mark.parametrize("command", ["run", "check", "status", "blocks", "block", "unblock", "reload", "reopen"])
 def test_every_command_has_help(command: str) -> None:
     result = scrubber(command, "--help")
     assert result.exit_code == 0
@@ -88,7 +91,7 @@ def test_run_of_no_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["status"], ["reload"], ["block", "198.51.100.7", "--reason", "x"], ["unblock", "::1"]]
+    "args", [["status"], ["blocks"], ["reload"], ["block", "198.51.100.7", "--reason", "x"], ["unblock", "::1"]]
 )
 def test_without_a_gateway_one_line_and_a_hint(tmp_path: Path, args: list[str]) -> None:
     result = scrubber(*args, "--socket", str(tmp_path / "admin.sock"))
@@ -106,6 +109,61 @@ def test_errors_as_json(tmp_path: Path, command: str) -> None:
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["fault"] == "operator"
     assert result.stderr == ""
+
+
+WRONG = (
+    ["block", "::1"],
+    ["block"],
+    ["block", "::1", "--reason", "x", "--nonsense"],
+    ["block", "::1", "--reason", "x", "--for", "10"],
+    ["purge"],
+    ["check"],
+    ["nonsense"],
+    ["--nonsense", "status"],
+)
+
+
+@pytest.mark.parametrize("args", WRONG, ids=" ".join)
+def test_wrong_arguments_as_json(args: list[str]) -> None:
+    result = scrubber(*args, "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["fault"] == "operator"
+    assert error["message"]
+    assert error["hint"].endswith(" --help")
+    assert result.stderr == ""
+    plain = scrubber(*args)
+    assert plain.exit_code == 2
+    assert plain.stdout == ""
+    assert "Usage: " in plain.stderr
+
+
+def test_a_reason_that_looks_like_an_option_is_a_reason(tmp_path: Path) -> None:
+    result = scrubber("block", "::1", "--reason=--json", "--socket", str(tmp_path / "s"))
+    assert result.stdout == ""
+    assert result.stderr
+
+
+BLOCK = {"source": "127.0.0.9", "areas": ["site", "tax"], "rule": "m/flood", "hits": 1234, "case": "00ff"}
+
+
+def test_blocks_are_shown_whole_in_a_narrow_terminal() -> None:
+    console = Console(width=30, record=True, file=StringIO(), soft_wrap=True)
+    blocks = [BLOCK | {"ttl_left_s": left} for left in (7500.0, 598.4, 7.6)]
+    show_blocks(console, {"count": 10_003, "blocks": blocks})
+    lines = [line for line in console.export_text().splitlines() if line.strip()]
+    assert lines[0].split() == ["source", "areas", "clause", "left", "hits", "case"]
+    rows = [line.split("  ") for line in lines if "127.0.0.9" in line]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        ["127.0.0.9", "site, tax", "m/flood", left, "1,234", "00ff"] for left in ("2h 05m", "9m 58s", "8s")
+    ]
+    assert lines[-1] == "10,003 blocks in force, the latest 3 of them here"
+
+
+def test_no_blocks_is_a_line() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    show_blocks(console, {"count": 0, "blocks": []})
+    assert console.export_text() == "0 blocks in force\n"
 
 
 def test_a_token_that_others_may_read_is_refused(tmp_path: Path) -> None:
