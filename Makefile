@@ -10,13 +10,16 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # cython-lint looks for pycodestyle, tests for nginx and haproxy.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
-TREE := scrubber ext configs bench tests docs setup.py pyproject.toml README.md LICENSE
+TREE := scrubber ext configs bench tests docs setup.py pyproject.toml constraints.txt README.md LICENSE
 SCENARIOS ?=
 RUNS ?= 5
 # Arguments for pytest, as in: make test TESTS="tests/unit -k limiter"
 TESTS ?=
 
-.PHONY: help demo build lint docs test test-tools wstest asan debug bench bench-smoke clean
+# What else comes with the packages, pinned as well; empty: the newest that fit.
+CONSTRAINTS ?= --constraint constraints.txt
+
+.PHONY: help demo build lint docs constraints test test-tools wstest asan debug bench bench-smoke clean
 
 help:
 	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
@@ -24,19 +27,20 @@ help:
 	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
 	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
 	@echo "make docs         docs/gateway.md's tables anew from the schema (a test compares them)"
+	@echo "make constraints  constraints.txt anew (and .venv), after a pin in pyproject.toml changed"
 	@echo "make lint         ruff, mypy, cython-lint"
 	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with C assertions on"
 	@echo "make clean        removes .venv, build/ and the built core"
 
-# Packages are pinned in pyproject.toml, build tools included; the environment is made anew when the Python under it is gone.
-.venv/.packages: pyproject.toml
+# Packages are pinned in pyproject.toml, build tools included, and what they bring along in constraints.txt; the environment is made anew when the Python under it is gone.
+.venv/.packages: pyproject.toml constraints.txt
 	@echo "making .venv: pinned packages, then the native core (a minute or two, once)"
 	@python=$$(.ci/system-packages build) && \
 	  { $(BIN)/python -c 'import pip' 2>/dev/null || "$$python" -m venv --clear .venv; }
 	@$(BIN)/python -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
 	  print(*t["build-system"]["requires"], *p["dependencies"], *sum(p["optional-dependencies"].values(), []), sep="\n")' \
 	  | sort -u >.venv/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt $(CONSTRAINTS)
 	@touch $@
 
 .venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.h ext/*.cc) bench/macro/native.pyx
@@ -55,6 +59,11 @@ lint: build
 
 docs: build
 	$(BIN)/python -m scrubber.config.reference docs/gateway.md
+
+constraints:
+	rm -rf .venv
+	$(MAKE) CONSTRAINTS= .venv/.packages
+	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } >constraints.new && mv constraints.new constraints.txt
 
 test-tools:
 	@.ci/system-packages test >/dev/null
