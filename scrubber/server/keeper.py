@@ -37,6 +37,7 @@ FAST_DEATH_S = 5.0  # a child that lived shorter died fast
 FAST_DEATHS = 5  # so many in a row are replaced at once; then with a pause
 PAUSE_S = 0.1
 PAUSE_S_MAX = 2.0
+DRAIN_GRACE_S = 1.0  # workers cut what is open at the deadline, and need a moment to record it
 SUPERVISOR_END_S = 3.0  # for its last look at the rings after the workers ended
 
 
@@ -105,7 +106,7 @@ class Keeper:
         self.selector = selectors.DefaultSelector()
         self.ready = False
         self.draining = False
-        self.drain_end_ns = 0  # when workers that still run are killed
+        self.drain_end_ns = 0  # when workers cut what is open; those that run DRAIN_GRACE_S later are killed
         self.supervisor_end_ns = 0  # the same for the supervisor; 0: it was not told yet
         self.exit_code: int | None = None
         self.reload_wanted = False
@@ -441,10 +442,11 @@ class Keeper:
 
     def _check_drain(self, now_ns: int) -> None:
         if self._workers_alive():
-            if now_ns >= self.drain_end_ns:
-                self.log.warning("the drain's time is over: what is still open is cut")
+            if now_ns >= self.drain_end_ns + int(DRAIN_GRACE_S * 1e9):
                 for worker in self.workers:
-                    worker.kill()
+                    if worker.process:
+                        self.log.error("%s (pid %d) does not end: killed", worker.name, worker.process.pid)
+                        worker.kill()
             return
         if self.supervisor.process is None:
             self.exit_code = 0

@@ -246,6 +246,29 @@ def test_sigterm_drains(gateway: GatewayFactory) -> None:
     assert {"/slow/0.5", "/slow/1.0", "/slow/1.5"} <= set(paths)
 
 
+@pytest.mark.parametrize("how", ["stop", "upgrade"])
+def test_what_the_deadline_cuts_is_on_the_record(gateway: GatewayFactory, how: str) -> None:
+    """Twenty requests that do not end in time are twenty lines, whichever keeper lets them go."""
+    running = gateway(top='stop_deadline = "1s"')
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        cut = [pool.submit(running.get, "/slow/9") for _ in range(20)]
+        until(lambda: sum(child.get("connections", 0) for child in running.status()["children"]) == 20)
+        if how == "stop":
+            assert running.stop() == 0
+        else:
+            assert running.cli("upgrade").returncode == 0
+        for each in cut:
+            with pytest.raises((OSError, http.client.HTTPException)):
+                each.result()
+
+    def outcomes() -> list[str | None]:
+        lines = running.log_lines()
+        return [line.get("event.outcome") for line in lines if line.get("url.path") == "/slow/9"]
+
+    until(lambda: outcomes() == ["aborted"] * 20, what="a line for each")
+    assert "does not end" not in running.stderr
+
+
 def test_a_drain_closes_idle_connections(gateway: GatewayFactory) -> None:
     running = gateway()
     connection = http.client.HTTPConnection("127.0.0.1", running.port)

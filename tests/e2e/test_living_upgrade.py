@@ -92,7 +92,7 @@ def keeper_of(gateway: Gateway) -> int:
 
 def upgraded(gateway: Gateway, *words: str) -> int:
     """Upgrade; the new keeper's pid."""
-    done = gateway.cli("upgrade", "--gateway", str(gateway.file), "--json", *words)
+    done = gateway.cli("upgrade", "--json", *words)
     assert done.returncode == 0, done.stdout + done.stderr + gateway.stderr
     return int(json.loads(done.stdout)["pid"])
 
@@ -225,13 +225,13 @@ def test_a_broken_file_leaves_the_running_program(gateway: GatewayFactory) -> No
     children = [child["pid"] for child in running.status()["children"]]
     with Hammer(running) as hammer:
         running.file.write_text(text.replace("[[area]]", "[[aera]]"))
-        done = running.cli("upgrade", "--gateway", str(running.file), "--socket", str(running.socket), "--json")
+        done = running.cli("upgrade", "--socket", str(running.socket), "--json")
         assert done.returncode == 1
         assert any("aera" in problem["path"] for problem in json.loads(done.stdout)["error"]["problems"])
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = other.getsockname()[1]
             running.file.write_text(text + f'[[listener]]\naddress = "127.0.0.1:{taken}"\n')
-            done = running.cli("upgrade", "--gateway", str(running.file), "--json")
+            done = running.cli("upgrade", "--json")
         assert done.returncode == 1
         hammer.more()
         running.file.write_text(text)
@@ -257,7 +257,7 @@ def test_a_broken_program_leaves_the_running_one(gateway: GatewayFactory, tmp_pa
     sound = module.read_text()
     with Hammer(running, 2, 1) as hammer:
         module.write_text("raise SystemExit('a defect')\n")
-        done = running.cli("upgrade", "--gateway", str(running.file), "--json")
+        done = running.cli("upgrade", "--json")
         assert done.returncode == 1
         assert json.loads(done.stdout)["error"]["hint"]
         hammer.more()

@@ -277,8 +277,8 @@ def test_the_drain_has_a_deadline_and_the_port_is_closed_at_once(start):
     gateway.process.send_signal(signal.SIGTERM)
     code, stderr = gateway.end()
     assert code == 0
-    assert time.monotonic() - began >= 1.0
-    assert "what is still open is cut" in stderr
+    assert time.monotonic() - began >= 2.0, "killed at the very time at which workers cut what is open"
+    assert stderr.count("does not end: killed") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
