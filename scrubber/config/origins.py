@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ORIGINS_MAX = 1024
 POOLS_MAX = 512
 ORIGINS_POOL_MAX = 64
+ORIGINS_IDLE = 1024  # connections to origins that a worker keeps beside those of its clients
 
 BALANCE_EXPECTED = '"least_connections", "round_robin", "hash:client" or "hash:header:NAME"'
 STATUS_EXPECTED = 'a status as 200, or a range as "200-399"'

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scrubber.admin import token
-from scrubber.config.gateway import Gateway
+from scrubber.config.gateway import Area, Gateway
 from scrubber.config.log import Target
 from scrubber.config.network import Endpoint
+from scrubber.config.origins import ORIGINS_IDLE
 from scrubber.errors import Problem, ScrubberError
 from scrubber.server.listen import EVERYWHERE
 
@@ -29,6 +30,10 @@ FILES_OWN = 100  # listeners, epoll, memory, logs
 PROBE_S = 3.0
 PROBES_AT_ONCE = 16
 
+LOG_HINTS = {
+    True: "the gateway will not start: name another file in [log], or make its directory",
+    False: "lines for it will be lost, and counted",
+}
 BIND_HINTS = {
     errno.EADDRINUSE: ("another program listens there", "find it with: ss -ltnp 'sport = :{port}'"),
     errno.EACCES: ("ports below 1024 need a privilege", "a port from 1024 on, or CAP_NET_BIND_SERVICE"),
@@ -65,12 +70,18 @@ def precheck(gateway: Gateway, *, probe: bool = False, listening: Running = lamb
 
 
 def files_needed(gateway: Gateway) -> int:
-    """Open files that a worker may come to need."""
+    """Open files that a worker may come to need. A name counts as one origin, however many addresses it has."""
     clients = gateway.limits.connections_max // gateway.workers
-    origins = sum(area.limits.origin_connections_max for area in gateway.areas) // gateway.workers
-    # Beside these: the origin's side of tunnels, of which each has a client.
-    tunnels = sum(area.tunnel.total_max for area in gateway.areas if area.upgrade) // gateway.workers
-    return clients + origins + min(tunnels, clients) + FILES_OWN
+    origins = sum(map(origin_connections, gateway.areas)) // gateway.workers
+    # Tunnels are counted over all workers, so that one of them may have them all; each has a client.
+    tunnels = min(clients, sum(area.tunnel.total_max for area in gateway.areas if area.upgrade))
+    return clients + min(origins + tunnels, clients + ORIGINS_IDLE) + FILES_OWN
+
+
+def origin_connections(area: Area) -> int:
+    """Connections to all origins of an area, tunnels apart: the area's limit is one for each origin."""
+    origins = [*area.origins, *(origin for pool in area.pools for origin in pool.origins)]
+    return sum(origin.connections_max or area.limits.origin_connections_max for origin in origins)
 
 
 def _check_files(gateway: Gateway, found: Findings) -> None:
@@ -133,7 +144,7 @@ def _check_log(gateway: Gateway, found: Findings) -> None:
             if name == "acts" and place.to in {each.to for each in gateway.log.access}:
                 continue
             if why := _log_refuses(place.to, gateway.state_dir):
-                found.warn(f"log.{name}[{i}].to", f"{place.to}: {why}", "lines for it will be lost, and counted")
+                found.warn(f"log.{name}[{i}].to", f"{place.to}: {why}", LOG_HINTS[place.to.kind == "file"])
 
 
 def _log_refuses(to: Target, state_dir: str) -> str:
@@ -256,11 +267,12 @@ def _endpoints(gateway: Gateway) -> Iterator[tuple[str, Endpoint, str]]:
         for n, pool in enumerate(area.pools):
             for k, origin in enumerate(pool.origins):
                 yield f"area[{i}].pool[{n}].origins[{k}]", origin.address, hint
-    for i, place in enumerate(gateway.log.access):
-        if place.to.kind == "syslog_tcp":
-            family = "inet6" if ":" in place.to.address else "inet"
-            endpoint = Endpoint(family, place.to.address, place.to.port)  # type: ignore[arg-type]
-            yield f"log.access[{i}].to", endpoint, "is the receiver running?"
+    for name, places in (("access", gateway.log.access), ("acts", gateway.log.acts)):
+        for i, place in enumerate(places):
+            if place.to.kind == "syslog_tcp":
+                family = "inet6" if ":" in place.to.address else "inet"
+                endpoint = Endpoint(family, place.to.address, place.to.port)  # type: ignore[arg-type]
+                yield f"log.{name}[{i}].to", endpoint, "is the receiver running?"
 
 
 def cannot_connect(endpoint: Endpoint) -> str:

@@ -21,6 +21,7 @@ from scrubber import _native
 from scrubber.admin import token
 from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
+from scrubber.config.origins import ORIGINS_IDLE
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.compile_gateway import share_of_worker
@@ -36,7 +37,6 @@ from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
 
 FIRST_GENERATION = 1
-ORIGINS_IDLE = 1024  # connections to origins that may be kept open while every client has one in use
 BUFFERS_MIN = 8192
 COUNT_CELLS_MIN = 1024
 

@@ -265,7 +265,7 @@ class Gateway:
     def cli(self, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """`scrubber ARGS` beside this gateway (commands that need it get --gateway)."""
         words = list(args)
-        if words[0] not in ("run", "check"):
+        if words[0] not in ("run", "check", "--version"):
             words += ["--gateway", str(self.file)]
         return subprocess.run(
             [sys.executable, "-m", "scrubber", *words],

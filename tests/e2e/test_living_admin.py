@@ -483,11 +483,14 @@ def test_no_log_at_all(gateway: GatewayFactory) -> None:
     assert not (running.state / "access.log").exists()
 
 
-def test_a_log_that_cannot_be_written_ends_the_start(gateway: GatewayFactory, tmp_path: Path) -> None:
-    running = gateway(more=f'[log]\naccess = "{tmp_path}"\n', wait=False)
+@pytest.mark.parametrize("where", [".", "missing/access.log"])
+def test_a_log_that_cannot_be_written_ends_the_start(gateway: GatewayFactory, tmp_path: Path, where: str) -> None:
+    """And `scrubber check` said so."""
+    running = gateway(more=f'[log]\naccess = "{tmp_path}/{where}"\n', wait=False)
     assert running.process.wait(20 * SLOW) == 1
     assert "cannot write the access log" in running.stderr
     assert "Try: " in running.stderr
+    assert "the gateway will not start" in running.cli("check", str(running.file)).stdout
 
 
 def test_requests_in_flight_end_under_the_policy_they_began_with(gateway: GatewayFactory) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from scrubber.cli import main
 from scrubber.config.gateway import Gateway, load_gateway
+from scrubber.config.origins import ORIGINS_IDLE
 from scrubber.errors import Problem
 from scrubber.server import precheck as module
 from scrubber.server.precheck import is_running, precheck
@@ -57,16 +58,31 @@ def test_sound_files_on_a_sound_machine(tmp_path: Path) -> None:
 
 
 def test_open_files_against_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = load(tmp_path, gateway_text(9, workers=2, more="[limits]\nconnections_max = 4000\n"))
-    assert module.files_needed(gateway) == 2000 + 128 + 512 + module.FILES_OWN  # tunnels: 1024 over both workers
-    few = load(tmp_path, gateway_text(9, workers=2, more="[limits]\nconnections_max = 200\n"))
-    assert module.files_needed(few) == 100 + 128 + 100 + module.FILES_OWN  # each has a client
+    more = "[limits]\nconnections_max = 4000\n"
+    gateway = load(tmp_path, gateway_text(9, workers=2, area="upgrade = []", more=more))
+    assert module.files_needed(gateway) == 2000 + 128 + module.FILES_OWN
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2000))
     (problem,) = precheck(gateway).problems
     assert problem.path == "limits.connections_max"
     assert "limited to 2000, a worker may need 2740" in problem.message
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert precheck(gateway).problems == []
+
+
+def test_open_files_of_several_origins_and_of_tunnels(tmp_path: Path) -> None:
+    def needed(area: str, connections: int = 8000) -> int:
+        more = f"{area}\n[limits]\nconnections_max = {connections}\n"
+        gateway = load(tmp_path, gateway_text('127.0.0.1:9", "127.0.0.1:8', workers=2, area=more))
+        return module.files_needed(gateway) - connections // 2 - module.FILES_OWN
+
+    none, few = "upgrade = []\n", "[area.limits]\norigin_connections_max = 10\n"
+    assert needed(none) == 256, "the limit is one for each origin"
+    pool = '[[area.pool]]\nname = "more"\norigins = ["127.0.0.1:7", {address = "127.0.0.1:6", connections_max = 30}]\n'
+    assert needed(none + few + pool) == (10 + 10 + 10 + 30) // 2
+    assert needed(few + "[area.tunnel]\ntotal_max = 500\n") == 10 + 500, "one worker may have all tunnels"
+    assert needed(few + "[area.tunnel]\ntotal_max = 500\n", 200) == 10 + 100, "and each has a client"
+    many = none + "[area.limits]\norigin_connections_max = 10000\n"
+    assert needed(many, 200) == 100 + ORIGINS_IDLE, "what a worker's pool holds"
 
 
 def test_a_port_that_another_program_has(tmp_path: Path, taken: int) -> None:
@@ -150,7 +166,10 @@ def test_logs_that_nobody_takes(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     more = f'[log]\naccess = ["{tmp_path}/none/a.log", "{tmp_path}/dir", "syslog:{tmp_path}/devlog", "-"]\n'
     gateway = load(tmp_path, gateway_text(9, more=more))
-    assert places(precheck(gateway).problems) == ["log.access[0].to", "log.access[1].to", "log.access[2].to"]
+    found = precheck(gateway).problems
+    assert places(found) == ["log.access[0].to", "log.access[1].to", "log.access[2].to"]
+    assert ["will not start" in problem.hint for problem in found] == [True, True, False]
+    assert "lost, and counted" in found[2].hint
 
 
 def test_origins_are_asked_only_where_that_is_wanted(tmp_path: Path, taken: int) -> None:
@@ -161,6 +180,7 @@ name = "spare"
 origins = ["unix:{tmp_path}/none.sock", "127.0.0.1:{nobody}"]
 [log]
 access = ["syslog+tcp://127.0.0.1:{nobody}", "access.log"]
+acts = ["acts.log", "syslog+tcp://127.0.0.1:{nobody}"]
 """
     text = gateway_text(f'127.0.0.1:{taken}", "127.0.0.1:{nobody}', area=more)
     gateway = load(tmp_path, text)
@@ -171,12 +191,13 @@ access = ["syslog+tcp://127.0.0.1:{nobody}", "access.log"]
         "area[0].pool[0].origins[0]",
         "area[0].pool[0].origins[1]",
         "log.access[0].to",
+        "log.acts[1].to",
     ]
     assert "refused" in found[0].message
     code, answer = check(tmp_path, text, "--probe")
-    assert (code, len(answer["problems"]), answer["ok"]) == (0, 4, True)
+    assert (code, len(answer["problems"]), answer["ok"]) == (0, 5, True)
     code, answer = check(tmp_path, text, "--probe", "--strict")
-    assert (code, len(answer["problems"]), answer["ok"]) == (1, 4, False)
+    assert (code, len(answer["problems"]), answer["ok"]) == (1, 5, False)
 
 
 def test_an_origin_that_does_not_answer_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
