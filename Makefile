@@ -19,11 +19,12 @@ TESTS ?=
 # What else comes with the packages, pinned as well; empty: the newest that fit.
 CONSTRAINTS ?= --constraint constraints.txt
 
-.PHONY: help demo build lint docs constraints test test-tools wstest asan debug bench bench-smoke clean
+.PHONY: help demo build lint docs constraints test test-large test-tools wstest asan debug bench bench-smoke clean
 
 help:
 	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
 	@echo "make test         lint, build, a small bench, the whole suite"
+	@echo "make test-large   bodies of 5 GiB in every combination: a quarter of an hour"
 	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
 	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
 	@echo "make docs         docs/gateway.md's tables anew from the schema (a test compares them)"
@@ -78,6 +79,10 @@ wstest:
 # Tests beside each other on two processes.
 test: test-tools build wstest lint bench-smoke
 	$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
+
+# Bodies of 5 GiB in every combination, one after the other; three of them are in `test`.
+test-large: build
+	SCRUBBER_LARGE=1 $(BIN)/python -m pytest tests/e2e/test_matrix_large.py
 
 # A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
 define flavour_run

@@ -1,53 +1,115 @@
-"""Bodies of 5 GiB, byte for byte, in bounded memory.
+"""Bodies of 5 GiB, byte for byte, in bounded memory; afterwards every pool is whole.
 
-One direction and path here, as it takes its time; SCRUBBER_LARGE=1 runs all of them.
+Every direction, framing and version, keep-alive and close, spliced and copied: `make test-large`, which takes its time.
+Three of them are in every run.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
 from tests.e2e.proxy import Proxy
-from tests.e2e.stream import Plan, StreamClient, StreamOrigin
+from tests.e2e.stream import StreamClient, StreamOrigin
 from tests.e2e.support import SLOW
+from tests.e2e.test_matrix import ANSWERS, VARIANTS, Streams
 
 GIB = 1 << 30
 MIB = 1 << 20
 SIZE = (5 * GIB if SLOW == 1 else 64 * MIB) + 12_345  # sanitizers take their time, and memory of their own
 GROWTH_MAX = 8 * MIB
-CASES = [(way, splice) for splice in (True, False) for way in ("down", "up", "both")]
-IN_CI = [("down", True)]
+
+
+class Case(NamedTuple):
+    """`up`, `down`: framing of the body of request and answer; "none", "small": it has none, or next to nothing."""
+
+    up: str
+    down: str
+    minor: int
+    keep_alive: bool
+
+    def __str__(self) -> str:
+        return f"up {self.up}, down {self.down}, 1.{self.minor}, {'keep-alive' if self.keep_alive else 'close'}"
+
+    @property
+    def spliced(self) -> int:
+        """How many of its two bodies can be: where chunks are read or made, bytes are copied."""
+        return (self.up == "length") + (self.down == "length" or (self.down == "close" and self.minor == 0))
+
+
+def every_case() -> Iterator[Case]:
+    for minor, keep_alive in VARIANTS:
+        ups = ("length", "chunked") if minor else ("length",)
+        yield from (Case("none", down, minor, keep_alive) for down in ANSWERS)
+        yield from (Case(up, "small", minor, keep_alive) for up in ups)
+        yield from (Case(up, down, minor, keep_alive) for up, down in itertools.product(ups, ANSWERS))
+
+
+ALWAYS = [
+    (True, Case("none", "length", 1, True)),
+    (True, Case("none", "chunked", 1, False)),
+    (False, Case("length", "small", 1, True)),
+]
+ALL = [(splice, case) for splice in (True, False) for case in every_case()]
+assert set(ALWAYS) <= set(ALL)
+
+
+@pytest.fixture(scope="module")
+def streams(request: pytest.FixtureRequest) -> Iterator[Streams]:
+    """Of a way through the gateway, spliced or copied."""
+    origin = StreamOrigin()
+    area = f"splice = {str(request.param).lower()}"
+    with Proxy(area=area, origins=[origin.address], limits='body_bytes_max = "8GiB"') as proxy:
+        yield Streams(proxy, origin, splice=request.param)
+    origin.close()
+
+
+class Watch:
+    """The most memory that the workers had while it lasted, over what they had before."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy, self.grown, self.done = proxy, 0, threading.Event()
+        self.before = proxy.rss_bytes()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+
+    def look(self) -> None:
+        while not self.done.wait(0.2):
+            self.grown = max(self.grown, self.proxy.rss_bytes() - self.before)
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("way", "splice"), CASES if os.environ.get("SCRUBBER_LARGE") else IN_CI)
-def test_five_gib_in_bounded_memory(proxy: type[Proxy], way: str, splice: bool) -> None:
-    origin = StreamOrigin()
-    area = f"splice = {str(splice).lower()}"
-    with proxy(area=area, origins=[origin.address], limits='body_bytes_max = "8GiB"') as found:
-        origin.plan = Plan(size=2 if way == "up" else SIZE)
-        before, most, done = found.rss_bytes(), [0], threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.2):
-                most[0] = max(most[0], found.rss_bytes())
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        up = 0 if way == "down" else SIZE
-        with StreamClient(found.port, timeout_s=120) as client:
-            headers, count = client.exchange(1, "length" if up else "none", up, keep_alive=True)
-        done.set()
-        watcher.join()
-        assert (count, int(headers["x-taken"])) == (origin.plan.size, up)
-        assert SLOW > 1 or most[0] - before < GROWTH_MAX, f"{most[0] - before} bytes more than before"
-        spliced = found.metric("scrubber_spliced_bytes_total")
-        whole = SIZE * (2 if way == "both" else 1)
-        assert spliced > whole * 0.9 if splice else spliced == 0
-        line = found.lines("/stream")[0]
-        assert (line["http.request.body.bytes"], line["http.response.body.bytes"]) == (up, origin.plan.size)
-        assert origin.faults == []
-    origin.close()
+@pytest.mark.parametrize(
+    ("streams", "case"),
+    ALL if os.environ.get("SCRUBBER_LARGE") else ALWAYS,
+    indirect=["streams"],
+    ids=lambda value: str(value) if isinstance(value, Case) else ("copied", "spliced")[value],
+)
+def test_five_gib_in_bounded_memory(streams: Streams, case: Case) -> None:
+    proxy = streams.proxy
+    up_size = 0 if case.up == "none" else SIZE
+    framing, down_size = ("length", 2) if case.down == "small" else (case.down, SIZE)
+    plan = streams.plan(framing=framing, size=down_size, keep_alive=case.keep_alive)
+    number, spliced = len(proxy.running.log_lines()), proxy.metric("scrubber_spliced_bytes_total")
+    with Watch(proxy) as memory, StreamClient(proxy.port, timeout_s=120) as client:
+        headers, count = client.exchange(case.minor, case.up, up_size, keep_alive=case.keep_alive)
+    assert (count, plan.taken, int(headers["x-taken"])) == (down_size, [up_size], up_size)
+    assert SLOW > 1 or memory.grown < GROWTH_MAX, f"{memory.grown} bytes more than before"
+    spliced = proxy.metric("scrubber_spliced_bytes_total") - spliced
+    wanted = case.spliced if streams.splice else 0
+    assert 0.9 * SIZE * wanted <= spliced <= SIZE * wanted, spliced
+    streams.whole()
+    line = proxy.lines("/stream", number + 1)[-1]
+    assert (line["http.request.body.bytes"], line["http.response.body.bytes"]) == (up_size, down_size)
