@@ -153,6 +153,34 @@ def test_acts_have_a_file_of_their_own_where_nothing_else_is_json(gateway: Gatew
     assert b"for the record" not in (running.state / "access.log").read_bytes()
 
 
+# ── stdout ──
+
+
+def test_stdout_takes_whole_lines_beside_what_the_gateway_says(gateway: GatewayFactory) -> None:
+    """Also over a `reopen`, which has nothing to open there, and a supervisor that dies."""
+    running = gateway(workers=2, more='[log]\naccess = ["-", { to = "own.log", format = "{path}" }]\n')
+
+    def lines() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in running.stdout.splitlines() if not line.startswith("ready: ")]
+
+    def paths() -> list[str]:
+        return sorted(line["url.path"] for line in lines() if "url.path" in line)
+
+    wanted = [f"/page/{i:02}" for i in range(40)]
+    assert {running.get(path)[0] for path in wanted[:20]} == {200}
+    until(lambda: paths() == wanted[:20])
+    done = running.cli("reopen")
+    assert done.returncode == 0, done.stderr
+    assert running.cli("block", "127.0.0.9", "--reason", "for the record").returncode == 0
+    os.kill(running.child("supervisor")["pid"], signal.SIGKILL)
+    assert {running.get(path)[0] for path in wanted[20:]} == {200}
+    until(lambda: paths() == wanted)
+    assert [line["event.reason"] for line in lines() if line.get("event.action") == "block"] == ["for the record"]
+    assert sorted((running.state / "own.log").read_text().split()) == wanted
+    assert running.stdout.startswith("ready: ")
+    assert not (running.state / "access.log").exists()
+
+
 # ── syslog ──
 
 
@@ -356,6 +384,34 @@ def test_sampling_leaves_out_and_counts_exactly(gateway: GatewayFactory) -> None
     status = running.status()["log"]
     assert status["sampled"] == sampled
     assert f"{sampled:,} of requests that passed left out" in running.cli("status").stdout
+
+
+def test_workers_share_the_rate_and_together_stand_for_all(gateway: GatewayFactory) -> None:
+    running = gateway(workers=3, more='[log]\nsample_pass = "30/s"\n')
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [each[0] for each in pool.map(running.get, [f"/page/{i}" for i in range(600)])]
+    took_s = time.monotonic() - began
+    assert answers == [200] * 600
+
+    def sampled() -> int:
+        return int(running.status()["log"]["sampled"])
+
+    written = until(lambda: len(found := requests_of(running)) + sampled() == 600 and found, what="all accounted for")
+    assert sampled() > 0, "600 requests within a few seconds, and 30 lines a second"
+    assert len(written) <= 30 * took_s + 3, "the rate is the gateway's, not each worker's"
+    asked = 600
+
+    def whole() -> bool:
+        """One more request, at a pace at which none is left out, tells what its worker left out before."""
+        nonlocal asked
+        time.sleep(0.15)
+        assert running.get("/last")[0] == 200
+        asked += 1
+        until(lambda: len(requests_of(running)) + sampled() == asked)
+        return sum(line.get("scrubber.weight", 1) for line in requests_of(running)) == asked
+
+    until(whole, 30, "every worker has said for how many its lines stand")
 
 
 # ── reloads ──
