@@ -90,7 +90,7 @@ def _check_files(gateway: Gateway, found: Findings) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         message = f"open files are limited to {hard}, a worker may need {needed} (clients, origins, tunnels, its own)"
         hint = "raise the limit (ulimit -Hn; systemd: LimitNOFILE=), or lower connections_max"
-        found.warn("limits.connections_max", message, hint, f"at most {max(hard - needed, 0)} more than now")
+        found.warn("limits.connections_max", message, hint)
 
 
 # ── the state directory ──
