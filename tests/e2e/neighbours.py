@@ -1,7 +1,6 @@
 """Other people's proxies as neighbours of the gateway: nginx and HAProxy, before it and behind it.
 
-Owns their processes, files and listening sockets; each ends with its context. A program that is not installed skips the
-test that needs it.
+Owns their processes, files and listening sockets; each ends with its context.
 """
 
 from __future__ import annotations
@@ -14,20 +13,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
-
+from tests import wanted
 from tests.e2e.support import SLOW, until
 
-PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 # A sanitizer's library is for our own processes, not for other people's programs.
 FOREIGN = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=PATH)
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {name}")
-    return found
 
 
 class Neighbour:
@@ -87,7 +77,7 @@ class Haproxy(Neighbour):
     """On the socket that it is given: `bind fd@{fd}`."""
 
     def command(self) -> list[str]:
-        return [program("haproxy"), "-db", "-f", str(self.file)]
+        return [wanted.program("haproxy"), "-db", "-f", str(self.file)]
 
 
 class Nginx(Neighbour):
@@ -102,4 +92,4 @@ class Nginx(Neighbour):
         super().__init__(top + "events { worker_connections 512; }\n" + config.replace("{common}", common))
 
     def command(self) -> list[str]:
-        return [program("nginx"), "-c", str(self.file), "-p", str(self.directory), "-e", "stderr"]
+        return [wanted.program("nginx"), "-c", str(self.file), "-p", str(self.directory), "-e", "stderr"]

@@ -8,7 +8,6 @@ import datetime
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests import wanted
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.support import ROOT, SLOW, Gateway, Origin, until
 from tests.unit.test_log_format import COMBINED, SYSLOG
@@ -211,9 +211,7 @@ def test_syslog_over_tcp_counts_octets_and_comes_back(gateway: GatewayFactory) -
 @pytest.fixture
 def rsyslog(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """A real rsyslogd without privileges of its own: Unix socket, UDP and TCP, everything into one file."""
-    program = shutil.which("rsyslogd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        pytest.skip("rsyslogd is not installed")
+    program = wanted.program("rsyslogd")
     ports = {}
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
@@ -319,9 +317,7 @@ def requests_in(*paths: Path) -> int:
 
 
 def test_logrotate_under_traffic_loses_no_line(gateway: GatewayFactory, tmp_path: Path) -> None:
-    program = shutil.which("logrotate", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        pytest.skip("logrotate is not installed")
+    program = wanted.program("logrotate")
     running = gateway()
     path = running.state / "access.log"
     conf = tmp_path / "logrotate.conf"

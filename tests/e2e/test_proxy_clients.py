@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,20 +18,13 @@ import httpx
 import pytest
 import requests
 
+from tests import wanted
 from tests.e2e.proxy import Proxy
 from tests.e2e.support import Origin, until
 
-PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 # A sanitizer's library is for our own processes, not for other people's programs.
 FOREIGN = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 SIZES = (0, 1, 65535, 65537, 10 * 1024 * 1024)
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=PATH)
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {name}")
-    return found
 
 
 class Nginx:
@@ -65,9 +57,8 @@ http {{
   }}
 }}
 """)
-        self.process = subprocess.Popen(
-            [program("nginx"), "-c", str(config), "-p", str(directory), "-e", str(directory / "start.log")], env=FOREIGN
-        )
+        words = [wanted.program("nginx"), "-c", str(config), "-p", str(directory), "-e", str(directory / "start.log")]
+        self.process = subprocess.Popen(words, env=FOREIGN)
         until(self.listens, 10, "nginx listens")
 
     def listens(self) -> bool:
@@ -107,9 +98,8 @@ def expected(size: int) -> str:
 
 
 def curl(*args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [program("curl"), "-sS", "--max-time", "30", *args], input=data, capture_output=True, check=False, env=FOREIGN
-    )
+    words = [wanted.program("curl"), "-sS", "--max-time", "30", *args]
+    return subprocess.run(words, input=data, capture_output=True, check=False, env=FOREIGN)
 
 
 def test_curl_fetches_files_whole(before_nginx: Proxy) -> None:
@@ -209,7 +199,7 @@ def test_wrk_bounded(before_nginx: Proxy) -> None:
     """A second of load on many connections: no error, and as many requests as the origin's own log would show."""
     url = f"http://127.0.0.1:{before_nginx.port}/1"
     done = subprocess.run(
-        [program("wrk"), "-t1", "-c16", "-d1s", url],
+        [wanted.program("wrk"), "-t1", "-c16", "-d1s", url],
         capture_output=True,
         text=True,
         timeout=30,

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import wanted
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.neighbours import Haproxy, Nginx, program
+from tests.e2e.neighbours import Haproxy, Nginx
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import respond
 from tests.e2e.support import ROOT, mandate_text
@@ -113,7 +114,7 @@ class TestHaproxyInFront:
         certificate = tmp_path / "site.pem"
         made = subprocess.run(
             [
-                program("openssl"),
+                wanted.program("openssl"),
                 "req",
                 "-x509",
                 "-newkey",

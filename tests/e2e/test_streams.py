@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import http.client
-import shutil
 import socket
 import subprocess
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests import wanted
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Answer as Answering
 from tests.e2e.recorder import Exchange, raw
@@ -202,15 +202,13 @@ def test_codings_are_the_origin_s(site: Proxy, coding: str) -> None:
 
 # ── ranges: through a real nginx ──
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 SIZE = 1_000_003
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool], int]]:
     """Port of a gateway before nginx (True), or of nginx itself (False); /f is SIZE bytes of the pattern."""
-    if NGINX is None:
-        pytest.skip("nginx is not installed")
+    nginx = wanted.program("nginx")
     home = tmp_path_factory.mktemp("nginx")
     (home / "www").mkdir()
     (home / "www" / "f").write_bytes(bytes(piece_at(0, SIZE)))
@@ -222,7 +220,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool],
         + "".join(f"{name}_temp_path {home}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         + f"server {{ listen unix:{sock}; listen 127.0.0.1:{(port := free_port())}; root {home}/www; }} }}\n"
     )
-    program = subprocess.Popen([NGINX, "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")])
+    program = subprocess.Popen([nginx, "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")])
     try:
         until(sock.exists)
         with Proxy(origins=[f"127.0.0.1:{port}"]) as found:

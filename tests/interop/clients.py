@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import httpx
 import requests
 from yarl import URL
 
+from tests import wanted
 from tests.e2e.support import SLOW
 from tests.e2e.wire import Wire
 from tests.interop.same import Call, Headers, Result
@@ -62,8 +62,10 @@ class Client:
     connections_max = 1  # for a run of the whole battery: how well it reuses them
     cannot: frozenset[str] = frozenset()
 
-    def missing(self) -> str | None:
-        return f"{self.program} is not installed" if self.program and shutil.which(self.program) is None else None
+    def needs(self) -> None:
+        """No test where its program is missing."""
+        if self.program:
+            wanted.program(self.program)
 
     def calls(self, battery: Sequence[Call]) -> list[Call]:
         return [call for call in battery if call.name not in self.cannot]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from tests import wanted
 from tests.e2e.support import until
 from tests.interop.apps import shapes
 from tests.interop.conftest import Program
@@ -50,12 +49,12 @@ class Kind:
     ending = signal.SIGTERM  # ends it in good order
     cannot: frozenset[str] = frozenset()
 
-    def missing(self) -> str | None:
-        if self.module and find_spec(self.module) is None:
-            return f"{self.module} is not installed"
-        if self.program and shutil.which(self.program) is None:
-            return f"{self.program} is not installed"
-        return None
+    def needs(self) -> None:
+        """No test where it is missing."""
+        if self.module:
+            wanted.package(self.module)
+        if self.program:
+            wanted.program(self.program)
 
     def start(self, directory: Path, port: int = 0, idle_s: float = 5.0, **env: str) -> Program:
         tries = 1 if port else 3  # somebody else may take a free port first
@@ -147,7 +146,7 @@ class Nginx(Kind):
             if each != each.parent and each.stat().st_uid == os.getuid() and each.is_relative_to("/tmp"):
                 each.chmod(each.stat().st_mode | 0o011)
         return Program(
-            [shutil.which("nginx") or "nginx", "-p", str(directory), "-c", str(conf), "-e", "stderr"], port=port
+            [wanted.program("nginx"), "-p", str(directory), "-c", str(conf), "-e", "stderr"], port=port
         )
 
     def conf(self, directory: Path, port: int, idle_s: float) -> str:

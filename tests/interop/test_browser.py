@@ -1,7 +1,7 @@
 """A real application in a real browser, straight and through the gateway: a person sees, gets and may do the same.
 
-Django behind gunicorn (shop/), Chromium headless. Skips where Chromium or playwright is not installed; playwright's own
-browsers are not used, as its downloads cannot be had everywhere: Debian's chromium is.
+Django behind gunicorn (shop/), Chromium headless. Playwright's own browsers are not used: its downloads cannot be had
+everywhere.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
+from tests import wanted
 from tests.e2e.proxy import Proxy
 from tests.e2e.support import ROOT, SLOW, environment, until
 from tests.interop.apps import shapes
 from tests.interop.conftest import Program, settled
 from tests.interop.origins import free_port, listening
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("django", reason="django is not installed")
-pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+sync_api = wanted.package("playwright.sync_api")
+wanted.package("django")
+wanted.package("gunicorn")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHEET = shapes.LARGE[: 1_500_000 + 7]
 PASSWORD = "let me in, please"  # noqa: S105
-
-browsing = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +75,10 @@ def shops(tmp_path: Path, stock: Path) -> Iterator[Callable[..., Program]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
+    chromium = wanted.program("chromium", "chromium-browser", "google-chrome")
     with sync_api.sync_playwright() as playwright:
         words = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=words)
+        found = playwright.chromium.launch(executable_path=chromium, headless=True, args=words)
         yield found
         found.close()
 
@@ -177,7 +176,6 @@ def unlike(shot: bytes, other: bytes) -> float:
     return sum(steps[16:]) / (a.size[0] * a.size[1])
 
 
-@browsing
 def test_a_person_sees_no_difference(browser: sync_api.Browser, shops: Callable[..., Program], tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.bin"
     sheet.write_bytes(SHEET)

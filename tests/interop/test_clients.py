@@ -20,10 +20,9 @@ numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def there(request: pytest.FixtureRequest) -> None:
-    """Skips where the client's program is missing."""
     client = request.node.callspec.params.get("client") if hasattr(request.node, "callspec") else None
-    if client is not None and client.missing():
-        pytest.skip(client.missing())
+    if client is not None:
+        client.needs()
 
 
 def compare(client: Client, front: Proxy, shaped: Program, tmp_path: Path, source: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import wanted
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Exchange, respond
 from tests.e2e.support import SLOW
@@ -20,15 +20,12 @@ from tests.interop.clients import run
 from tests.interop.conftest import Program, settled
 from tests.interop.origins import Nginx
 
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
     """nginx with a line of configuration more."""
     running: list[Program] = []
-    if Nginx().missing():
-        pytest.skip(Nginx().missing() or "")
+    Nginx().needs()
 
     def start(line: str) -> Program:
         kind = Nginx(line)
@@ -65,9 +62,9 @@ def test_an_upload_that_nginx_refuses_early_gets_its_answer(nginx: Callable[[str
         settled(front)
 
 
-@needs_curl
 def test_curl_does_not_send_what_was_refused_before(nginx: Callable[[str], Program], tmp_path: Path) -> None:
     """Expect: 100-continue, and a refusal instead: nothing of the body is sent, straight or through the gateway."""
+    wanted.program("curl")
     origin = nginx("client_max_body_size 50k;")
     body = tmp_path / "body"
     body.write_bytes(b"u" * 3_000_000)
@@ -87,9 +84,9 @@ def test_curl_does_not_send_what_was_refused_before(nginx: Callable[[str], Progr
         settled(front)
 
 
-@needs_curl
 def test_an_offer_of_http2_is_left_alone(front: Proxy, shaped: Program) -> None:
     """curl --http2 asks for `Upgrade: h2c`, as Java's client does: who does not take it answers as without it."""
+    wanted.program("curl")
     if b"HTTP2" not in run(["curl", "--version"]).stdout:
         pytest.skip("this curl knows no HTTP/2")
     words = ["curl", "--silent", "--fail", "--http2", "--write-out", "%{http_version} %{http_code} %{num_connects}\n"]
@@ -151,8 +148,8 @@ def test_an_origin_that_answers_before_the_body_keeps_its_words(tmp_path: Path) 
         settled(front)
 
 
-@needs_curl
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(front: Proxy) -> None:
+    wanted.program("curl")
     found = []
     for _ in range(10):
         words = ["curl", "--silent", f"http://127.0.0.1:{front.port}/large"]

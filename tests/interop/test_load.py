@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests import wanted
 from tests.e2e.proxy import Proxy
 from tests.interop.apps import shapes
 from tests.interop.clients import run
@@ -20,9 +20,7 @@ from tests.interop.conftest import settled
 
 @pytest.fixture(autouse=True)
 def there(request: pytest.FixtureRequest) -> None:
-    program = request.node.originalname.split("_")[1]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+    wanted.program(request.node.originalname.split("_")[1])
 
 
 def number(pattern: str, text: str) -> int:

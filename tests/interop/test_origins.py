@@ -31,9 +31,7 @@ Starter = Callable[..., Program]
 @pytest.fixture(scope="module", params=KINDS, ids=[kind.name for kind in KINDS])
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
-    missing = found.missing()
-    if missing:
-        pytest.skip(missing)
+    found.needs()
     return found
 
 
@@ -269,8 +267,7 @@ def kill(pid: int) -> None:
 def test_an_origin_that_boots_slowly_is_waited_for(start: Starter) -> None:
     """gunicorn listens before its workers can answer: what is asked meanwhile waits in its queue."""
     kind = next(kind for kind in KINDS if kind.name == "gunicorn-gthread")
-    if kind.missing():
-        pytest.skip(kind.missing() or "")
+    kind.needs()
     origin = start(kind, ORIGIN_BOOT_S="1.5")
     with before(origin) as front:
         beside_each_other(lambda: _served(front.port), 8)
@@ -286,8 +283,7 @@ def _served(port: int) -> None:
 
 def test_interim_answers_and_trailers_of_node(start: Starter, tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if kind.name == "node")
-    if kind.missing():
-        pytest.skip(kind.missing() or "")
+    kind.needs()
     origin = start(kind)
     calls = [Call("hints", "/hints"), Call("close", "/close"), Call("drip", "/drip"), Call("after", "/small")]
     with before(origin) as front:
