@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conformance.through import Seen, complaint_of_h11, send_all
+from tests.corpora import CORPORA
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Request
 
-CORPORA = Path(os.environ.get("SCRUBBER_CORPORA", Path(__file__).resolve().parents[3] / "shared" / "corpora"))
 FILE = CORPORA / "http11probe.json"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 CONDITION = re.compile(r"[\w\s<>=(),]+")

@@ -7,16 +7,14 @@ stands for 200 (a real origin behind the gateway); ENGINE lists what only the wh
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scrubber import _native
+from tests.corpora import CORPORA
 
-CORPORA = Path(os.environ.get("SCRUBBER_CORPORA", Path(__file__).resolve().parents[3] / "shared" / "corpora"))
 FILE = CORPORA / "http11probe.json"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scrubber import _native
+from tests.corpora import CORPORA
 
-CORPORA = Path(os.environ.get("SCRUBBER_CORPORA", Path(__file__).resolve().parents[3] / "shared" / "corpora"))
 FILE = CORPORA / "llhttp.json"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 

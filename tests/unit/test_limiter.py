@@ -3,9 +3,7 @@
 import json
 import mmap
 import multiprocessing
-import os
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from scrubber import _native
+from tests.corpora import CORPORA
 from tests.reference.limiter import NEVER, Answer, Limiter, Rate
 from tests.unit.race import PARTIES, page, together
 
 BUCKET_BYTES = 128
 SECOND = 1_000_000_000
-CORPUS = Path(os.environ.get("SCRUBBER_CORPORA", Path(__file__).parents[3] / "shared/corpora")) / "gcra.json"
+CORPUS = CORPORA / "gcra.json"
 WORDS = st.integers(0, 2**64 - 1)
 RATES = st.builds(Rate, st.integers(1, 10**10), st.integers(1, 3600 * SECOND), st.integers(1, 10**6))
 

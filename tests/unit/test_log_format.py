@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ from scrubber.config import log as config
 from scrubber.config.log import Destination, Log, Target, parse_template, resolve_log
 from scrubber.errors import ValueRefused
 from scrubber.server.log_format import COMPOSED, SyslogMessage, plain, renderer
+from tests.corpora import CORPORA
 from tests.unit.files import ROOT
 
 # What reads the combined format: Apache's LogFormat, with the escapes that Apache and nginx write.
@@ -71,8 +70,7 @@ def test_whatever_the_client_sent_a_combined_line_reads_back(sent: dict[str, str
 
 
 def test_the_pattern_reads_real_lines_of_others() -> None:
-    folder = os.environ.get("SCRUBBER_CORPORA") or ROOT.parent / "shared" / "corpora"
-    path = Path(folder) / "access-combined.log"
+    path = CORPORA / "access-combined.log"
     if not path.exists():
         pytest.skip(f"{path} is not there")
     lines = path.read_bytes().splitlines()
