@@ -165,8 +165,8 @@ class AreaLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         _time("0s", "1h"),
         Doc(
-            "How long a pooled connection is kept; `0s`: not at all. One is used again only where nothing is left over: request and "
-            "answer are whole, and not a byte came behind the answer."
+            "How long a pooled connection is kept; `0s`: not at all. One is used again only where nothing is left "
+            "over: request and answer are whole, and not a byte came behind the answer."
         ),
     ] = msgspec.field(default=30 * S, name="origin_idle")
 
@@ -464,7 +464,11 @@ def _may_be_default(gateway: Gateway, name: str, index: int, report: Report) -> 
     """Whether it is the default somewhere, or what would say so could not be read."""
     holes = [f"area[{index}].{key}" for key in ("name", "hosts", "default")]
     holes += [f"listener[{k}].default" for k in range(len(gateway.listeners))]
-    return report.spoiled(*holes) or any(listener.default == name for listener in gateway.listeners)
+    return report.spoiled(*holes) or _is_listener_default(gateway, name)
+
+
+def _is_listener_default(gateway: Gateway, name: str) -> bool:
+    return any(listener.default == name for listener in gateway.listeners)
 
 
 def default_state_dir() -> str:
