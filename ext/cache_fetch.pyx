@@ -59,7 +59,7 @@ cdef bint cache_rescue(Core* e, Exchange* x, bint answered) noexcept nogil:
     if (u.state != USE_FETCH and u.state != USE_PASS) or x.response_started:
         return False
     if cache_look(e, x, &found, &entry):
-        meta_read(&found, &a)
+        meta_read(x, &found, &a)
         if (not u.ask.flags & ASK_CREDENTIALS or a.flags & ANSWER_PUBLIC) \
                 and cache_rescues(&a, &x.area.cache, resident_ns(e, &found), answered):
             fetch_release(e, x, 0, e.now_ns + RETRY_NS)

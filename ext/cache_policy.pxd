@@ -66,6 +66,8 @@ cdef void cache_ask(const uint8_t* data, const RequestHead* head, const uint8_t*
 # asked_wall_ns, got_wall_ns: when the request went out and its answer's head was there.
 cdef void cache_answer(const uint8_t* data, const ResponseHead* head, uint8_t method, uint32_t ask_flags, const CacheSpec* spec,
                        uint64_t asked_wall_ns, uint64_t got_wall_ns, CacheAnswer* out) noexcept nogil
+# At most the area's ttl_max, which may be shorter now than when it was stored.
+cdef void cache_bound(CacheAnswer* a, const CacheSpec* spec) noexcept nogil
 # resident_ns: since it was stored. calm: the origin is not known to be in distress. AGE_*.
 cdef int cache_age(const CacheAnswer* a, const CacheAsk* ask, const CacheSpec* spec, uint64_t resident_ns, bint calm) noexcept nogil
 # The origin failed: may this stored answer stand in? answered: it did answer, with a 5xx (then stale-if-error alone counts).

@@ -423,6 +423,11 @@ cdef uint32_t answer_refused(const uint8_t* data, const ResponseHead* head, uint
     return STORE_YES
 
 
+cdef void cache_bound(CacheAnswer* a, const CacheSpec* spec) noexcept nogil:
+    if spec.ttl_max_ns and a.lifetime_ns > a.initial_age_ns and a.lifetime_ns - a.initial_age_ns > spec.ttl_max_ns:
+        a.lifetime_ns = a.initial_age_ns + spec.ttl_max_ns
+
+
 cdef void cache_answer(const uint8_t* data, const ResponseHead* head, uint8_t method, uint32_t ask_flags, const CacheSpec* spec,
                        uint64_t asked_wall_ns, uint64_t got_wall_ns, CacheAnswer* out) noexcept nogil:
     cdef AnswerWords w
@@ -458,8 +463,7 @@ cdef void cache_answer(const uint8_t* data, const ResponseHead* head, uint8_t me
     if out.store == STORE_YES and (w.no_cache or out.lifetime_ns == 0
                                    or out.lifetime_ns <= (age_ns if age_ns > apparent_ns else apparent_ns)):
         out.store = STORE_FRESHNESS
-    if spec.ttl_max_ns and out.lifetime_ns > out.initial_age_ns and out.lifetime_ns - out.initial_age_ns > spec.ttl_max_ns:
-        out.lifetime_ns = out.initial_age_ns + spec.ttl_max_ns
+    cache_bound(out, spec)
 
 
 # --- what is stored, for one request -----------------------------------------------------------------------------------------------------

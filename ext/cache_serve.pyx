@@ -67,8 +67,9 @@ cdef bint cache_look(Core* e, Exchange* x, CacheFound* found, CacheEntry* entry)
     return cache_read(c, &e.shared.secret, &u.key, entry.pos, e.cache_lead, found) and found.record.kind == CACHE_OBJECT
 
 
-cdef inline void meta_read(const CacheFound* found, CacheAnswer* out) noexcept nogil:
+cdef inline void meta_read(const Exchange* x, const CacheFound* found, CacheAnswer* out) noexcept nogil:
     memcpy(out, found.record.meta, sizeof(CacheAnswer))
+    cache_bound(out, &x.area.cache)
 
 
 cdef inline uint64_t resident_ns(const Core* e, const CacheFound* found) noexcept nogil:
@@ -110,7 +111,7 @@ cdef bint cache_give(Core* e, Exchange* x, const CacheFound* found, uint8_t said
     limits.headers_max = HEADERS_MAX
     if response_parse(found.head, found.record.head_bytes, &scan, &limits, METHOD_GET, r) != HTTP1_OK:
         return False
-    meta_read(found, &a)
+    meta_read(x, found, &a)
     cache_tell(x, &a, resident_ns(e, found), said)
     if r.status == 200:
         not_modified = cache_not_modified(found.head, r.headers, r.header_count, &a, u.none_match, u.none_match_len,
@@ -229,7 +230,7 @@ cdef bint cache_join(Core* e, Exchange* x, const CacheFound* found, bint have) n
     # Those who were here before the rush have the last quarter.
     if e.cache_waiting >= (spec.wait_max if x.judgement.known else spec.wait_max - spec.wait_max / 4):
         if have:
-            meta_read(found, &a)
+            meta_read(x, found, &a)
             if cache_rescues(&a, spec, resident_ns(e, found), False) and cache_give(e, x, found, SAID_STALE):
                 return True
         u.state = USE_DONE
@@ -278,7 +279,7 @@ cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, const Cache
     cdef int outcome = claim_seen(entry, e.now_ns) if alone else cache_claim(&e.shared.cache, &u.key, claim, False, e.now_ns)
     cdef bint waited = u.state == USE_WAIT
     if have and (alone or outcome == CLAIM_TAKEN or outcome == CLAIM_RETRY):
-        meta_read(found, &a)
+        meta_read(x, found, &a)
         if age == AGE_STALE_ALLOWED or (outcome == CLAIM_RETRY and cache_rescues(&a, spec, resident_ns(e, found), False)):
             if cache_give(e, x, found, SAID_STALE):
                 return True
@@ -318,7 +319,7 @@ cdef bint cache_open(Core* e, Exchange* x) noexcept nogil:
         return False
     have = cache_look(e, x, &found, &entry)
     if have:
-        meta_read(&found, &a)
+        meta_read(x, &found, &a)
         if u.ask.flags & ASK_CREDENTIALS and not a.flags & ANSWER_PUBLIC:
             have = False
     if have:

@@ -64,11 +64,13 @@ def probe_cache_answer(data: bytes, spec: tuple, uint8_t method=METHOD_GET, uint
     return dict(a)
 
 
-def probe_cache_age(data: bytes, request: bytes, spec: tuple, uint64_t resident_ns, bint calm, uint64_t got_ns=0) -> int:
-    """AGE_* of a stored response for a request."""
-    cdef CacheAnswer a = probe_answer(data, METHOD_GET, 0, spec, got_ns, got_ns)
+def probe_cache_age(data: bytes, request: bytes, spec: tuple, uint64_t resident_ns, bint calm, uint64_t got_ns=0,
+                    stored: tuple | None = None) -> int:
+    """AGE_* of a stored response for a request; stored: the spec when it was, where that was another."""
+    cdef CacheAnswer a = probe_answer(data, METHOD_GET, 0, stored or spec, got_ns, got_ns)
     cdef CacheAsk ask = probe_ask(request, <int64_t>(got_ns // 1000000000))
     cdef CacheSpec s = probe_cache_spec(spec)
+    cache_bound(&a, &s)
     return cache_age(&a, &ask, &s, resident_ns, calm)
 
 

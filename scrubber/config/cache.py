@@ -36,7 +36,12 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = False
     ttl_max_ns: Annotated[
-        int, _time("365d"), Doc("Longest time that an answer is fresh here, whatever it says.", '"10m"')
+        int,
+        _time("365d"),
+        Doc(
+            "Longest time that an answer is fresh here, whatever it says. A shorter one binds what is kept already.",
+            '"10m"',
+        ),
     ] = msgspec.field(default=3600 * NS_PER_S, name="ttl_max")
     ttl_default_ns: Annotated[
         int,

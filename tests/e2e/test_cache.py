@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -129,6 +130,22 @@ then = ["throttle"]
         for _ in range(6):
             until(lambda: fetch(found.port, "/kept").status == 200, 10)
         assert len(found.origin.of("/kept")) == 1
+
+
+def test_a_shorter_ttl_max_binds_what_is_kept(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        found.origin.answers["/kept"] = respond(b"kept", headers="Cache-Control: max-age=600\r\n")
+        fetch(found.port, "/kept")
+        assert fetch(found.port, "/kept").one("age") is not None
+        file = found.directory / "gateway.toml"
+        file.write_text(file.read_text().replace("cache_status = true", 'cache_status = true\nttl_max = "2s"'))
+        assert found.running.cli("reload").returncode == 0
+        time.sleep(2.1)
+        assert fetch(found.port, "/kept").one("age") is None
+        again = fetch(found.port, "/kept")
+        assert again.one("age") is not None
+        assert re.search(r"; hit; ttl=[012]$", str(again.one("cache-status")))
+        assert len(found.origin.of("/kept")) == 2
 
 
 def test_a_worker_that_dies_fetching_is_replaced_by_one_who_waits(proxy: type[Proxy]) -> None:

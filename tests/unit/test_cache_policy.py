@@ -210,6 +210,17 @@ class TestFreshness:
         assert self.age("Cache-Control: max-age=60", after_s=60) == "stale"
         assert self.age("Cache-Control: max-age=60", "Age: 30", after_s=30) == "stale"
 
+    @pytest.mark.parametrize(("before_s", "now_s", "fresh_s"), [(0, 10, 10), (60, 10, 10), (10, 60, 10), (0, 900, 600)])
+    def test_the_shorter_of_then_and_now_is_the_longest(self, before_s: int, now_s: int, fresh_s: int) -> None:
+        """A reload may shorten ttl_max: what is kept already obeys."""
+        data = response("Cache-Control: max-age=600", "Age: 0")
+        words = [Spec(ttl_max_s=s).words(HONOUR) for s in (now_s, before_s)]
+        ages = [
+            AGES[_native.probe_cache_age(data, request(), words[0], after_s * S, True, NOW * S, words[1])]
+            for after_s in (fresh_s - 1, fresh_s)
+        ]
+        assert ages == ["fresh", "stale"]
+
     def test_stale_while_revalidate(self) -> None:
         fields = "Cache-Control: max-age=60, stale-while-revalidate=30"
         assert self.age(fields, after_s=61) == "allowed"
