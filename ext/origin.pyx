@@ -231,13 +231,12 @@ cdef void idle_give_way(Core* e, OriginPool* pool) noexcept nogil:
         origin_close(e, pool.idle_tail)
 
 
-cdef bint idle_make_room(Core* e) noexcept nogil:
+cdef bint idle_close_one(Core* e) noexcept nogil:
     """Connections and descriptors are shared by all origins of this worker: an idle one of another origin goes first."""
     cdef uint32_t i
     for i in range(ORIGINS_MAX):
         if e.origin_pools[i].idle_tail != NULL:
             origin_close(e, e.origin_pools[i].idle_tail)
-            graves_clear(e)
             return True
     return False
 
@@ -272,7 +271,7 @@ cdef int origin_open(Core* e, Exchange* x, const OriginSpec* spec) noexcept nogi
     if not handle_watch(e, &o.h):
         detach(e, x)
         origin_close(e, o)
-        return -EMFILE
+        return -ENOMEM
     timer_set(e, &o.h, e.now_ns + x.area.connect_ns)
     return 0
 
@@ -305,7 +304,7 @@ cdef bint acquire_take(Core* e, Exchange* x, const OriginSpec* spec) noexcept no
     x.tries += 1
     x.tried |= <uint64_t>1 << (spec - &x.policy.policy.origins[x.pool.origins.off])
     error = origin_open(e, x, spec)
-    if (error == -EMFILE or error == -ENFILE) and idle_make_room(e):
+    if (error == -EMFILE or error == -ENFILE) and idle_close_one(e):
         error = origin_open(e, x, spec)
     if is_shortage(error):
         e.totals.origin_shortages += 1
@@ -331,7 +330,8 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
         # Nobody overtakes those who wait.
         choice = CHOICE_FULL if state.queue.waiting and not x.waited and x.tries == 0 else origin_choose(e, x, &spec)
         if choice == CHOICE_TAKE and e.origins.free == 0:
-            idle_make_room(e)
+            if idle_close_one(e):
+                graves_clear(e)
             if e.origins.free == 0 and (x.retried or e.origin_pools[spec.origin_id].idle == NULL):
                 choice = CHOICE_FULL
         if choice == CHOICE_FULL and acquire_wait(e, x, spec, x.waited):
