@@ -2,7 +2,7 @@
 # Every matching rule is charged; the severest verdict wins, the earlier rule on a tie.
 cdef struct Facts:
     const Policy* policy
-    const ListenerSpec* listener
+    const ListenerSpec* listener    # NULL for what is asked of a tunnel
     const AreaSpec* area        # NULL in the connection phase before a Host
     const uint8_t* data         # the head's bytes
     const RequestHead* head     # NULL in the connection phase

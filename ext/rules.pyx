@@ -17,7 +17,6 @@ cdef struct Walk:
     uint64_t known_key          # of the client in the area
     bint rush
     bint enforce
-    bint spared                 # the block that was met leaves an area of the listener alone
 
 
 # What one rule's limit says of this request.
@@ -273,11 +272,12 @@ cdef void ask_rule(Walk* w, const RuleSpec* r) noexcept nogil:
 # A block that was met or made binds some of the listener's areas only: its connection may ask for the others. At accept it binds all.
 cdef bint block_spares(const Walk* w) noexcept nogil:
     cdef const Facts* f = w.f
+    cdef BlockEntry found
     cdef uint32_t i
     if w.out.measure != MEASURE_BLOCK or f.area == NULL:
         return False
     if w.out.blocked:
-        return w.spared
+        return not block_find(w, f.listener.areas, True, &found)
     for i in range(AREA_WORDS):
         if f.listener.areas[i] & ~f.policy.rules[w.out.rule].areas[i]:
             return True
@@ -308,7 +308,6 @@ cdef void walk_begin(Walk* w, Shared* s, const Facts* f, uint64_t now_ns, Judgem
     w.state = NULL
     w.known_key = 0
     w.rush = False
-    w.spared = False
     if f.area != NULL:
         w.state = &s.control.areas[f.area.area_id]
         w.known_key = known_key(&s.secret, f.area.area_id, f.client_key)
@@ -362,12 +361,11 @@ cdef bint block_find(const Walk* w, const uint64_t* want, bint whole, BlockEntry
 cdef bint request_blocked(Walk* w) noexcept nogil:
     cdef const Facts* f = w.f
     cdef uint64_t here[AREA_WORDS]
-    cdef BlockEntry found, other
+    cdef BlockEntry found
     memset(here, 0, sizeof(here))
     here[f.area.area_id >> 6] = <uint64_t>1 << (f.area.area_id & 63)
     if not block_find(w, here, False, &found):
         return False
-    w.spared = not block_find(w, f.listener.areas, True, &other)
     met_block(w, &found)
     return True
 
