@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CORPORA = Path(os.environ.get("SCRUBBER_CORPORA") or ROOT.parent / "shared" / "corpora")
 
 
-def corpora_line() -> str:
+def corpora_line(folder: Path = CORPORA) -> str:
     """What a test run says at its start."""
-    found = sorted(path.name for path in CORPORA.glob("*.*")) if CORPORA.is_dir() else []
+    found = list(folder.glob("*.*"))
     if not found:
-        return f"corpora: none at {CORPORA}, their tests are skipped (set SCRUBBER_CORPORA)"
-    return f"corpora: found at {CORPORA} ({len(found)})"
+        return f"corpora: none at {folder}, their tests are skipped (set SCRUBBER_CORPORA)"
+    return f"corpora: found at {folder} ({len(found)})"

@@ -7,21 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.corpora import corpora_line
 from tests.unit.files import ROOT
 
 
-@pytest.mark.parametrize("beside", [[], ["-n", "1"]], ids=["alone", "xdist"])
-def test_a_run_says_so_in_its_first_line(tmp_path: Path, beside: list[str]) -> None:
-    def first_line() -> str:
-        words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *beside, "tests/unit/test_keyed.py"]
-        environment = {**os.environ, "SCRUBBER_CORPORA": str(tmp_path)}
-        environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith("corpora: ")]
-        return line
-
-    assert first_line() == f"corpora: none at {tmp_path}, their tests are skipped (set SCRUBBER_CORPORA)"
+def test_whether_they_are_there(tmp_path: Path) -> None:
+    missing = f"corpora: none at {tmp_path}, their tests are skipped (set SCRUBBER_CORPORA)"
+    assert corpora_line(tmp_path) == missing
     (tmp_path / "llhttp.json").write_text("[]")
-    assert first_line() == f"corpora: found at {tmp_path} (1)"
+    assert corpora_line(tmp_path) == f"corpora: found at {tmp_path} (1)"
+    assert "none at" in corpora_line(tmp_path / "elsewhere")
+
+
+def test_a_run_says_so_at_its_start(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "tests/unit/test_keyed.py"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["SCRUBBER_CORPORA"] = str(tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.stdout.splitlines()[0] == corpora_line(tmp_path)
