@@ -44,6 +44,16 @@ class Program:
             self.process.stdout.close()
 
 
+CACHE_MEMORY = '[memory]\ncache = "16MiB"\n'
+
+
+def cache_example() -> str:
+    """`[area.cache]` of configs/cache.toml, but for the field that tells what the cache did."""
+    _, _, text = (ROOT / "configs" / "cache.toml").read_text().partition("[area.cache]\n")
+    assert "enabled = true" in text
+    return "[area.cache]\n" + text.replace("cache_status = true", "")
+
+
 def settled(found: Proxy) -> None:
     """Nothing stays behind once clients are gone."""
 

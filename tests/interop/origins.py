@@ -119,7 +119,7 @@ class Node(Kind):
 
 
 class Nginx(Kind):
-    """Files and `return`: no application behind it. `line`: of the http block."""
+    """Files and `return`: no application behind it. `line`: of the http block; `logs`: into access.log."""
 
     name = "nginx"
     program = "nginx"
@@ -131,8 +131,8 @@ class Nginx(Kind):
         | {"chunked", "long-head", "many-fields"}
     )
 
-    def __init__(self, line: str = "gzip_proxied any;") -> None:
-        self.line = line
+    def __init__(self, line: str = "gzip_proxied any;", *, logs: bool = False) -> None:
+        self.line, self.logs = line, logs
 
     def launch(self, directory: Path, port: int, idle_s: float, **env: str) -> Program:
         root = directory / "www"
@@ -161,7 +161,8 @@ class Nginx(Kind):
 daemon off; worker_processes 2; pid {directory}/nginx.pid; error_log stderr error; {user}
 events {{ worker_connections 512; }}
 http {{
-  access_log off; root {directory}/www; default_type text/plain; absolute_redirect off;
+  access_log {f"{directory}/access.log" if self.logs else "off"};
+  root {directory}/www; default_type text/plain; absolute_redirect off;
   client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
   keepalive_timeout {int(idle_s * 1000)}ms; gzip on; {self.line} gzip_min_length 100; gzip_types text/plain;
