@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from tests.e2e.proxy import Proxy
-from tests.e2e.recorder import Exchange, respond
+from tests.e2e.recorder import Exchange, Recorder, respond
 from tests.e2e.support import SLOW, until
-from tests.e2e.wire import Wire, fetch
+from tests.e2e.wire import Answer, Wire, fetch
 
 MEMORY = '[memory]\ncache = "4MiB"\n'
 ON = '[area.cache]\nenabled = true\ncache_status = true\nttl_default = "60s"\nwait = "1m"\n'
@@ -158,7 +159,7 @@ def test_a_worker_that_dies_fetching_is_replaced_by_one_who_waits(proxy: type[Pr
 
         found.origin.answers["/held"] = held
         fetching: dict[int, int] = {}
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(24) as pool:
 
             def one(i: int) -> int:
                 try:
@@ -167,7 +168,7 @@ def test_a_worker_that_dies_fetching_is_replaced_by_one_who_waits(proxy: type[Pr
                 except Exception:
                     return 0  # of the worker that was killed
 
-            asked = [pool.submit(one, i) for i in range(8)]
+            asked = [pool.submit(one, i) for i in range(24)]  # of 24, some at either worker
             until(lambda: len(found.origin.of("/held")) == 1, 10)
             time.sleep(0.5)
             for slot in range(2):
@@ -181,8 +182,8 @@ def test_a_worker_that_dies_fetching_is_replaced_by_one_who_waits(proxy: type[Pr
             go.set()
             statuses = [each.result() for each in asked]
         assert set(statuses) <= {0, 200}
-        if 200 in statuses:
-            assert len(found.origin.of("/held")) == 2
+        assert 200 in statuses, "some waited at the worker that lives"
+        assert len(found.origin.of("/held")) == 2
         until(lambda: fetch(found.port, "/held").status == 200, 10)
 
 
@@ -199,6 +200,11 @@ def test_stale_while_the_origin_is_dead_then_fresh_again(proxy: type[Proxy]) -> 
         assert fetch(found.port, "/unknown").status == 502
         stale = until(lambda: found.metric("scrubber_cache_requests_total", result="stale"), 10)
         assert stale >= 1
+        with Recorder(port=found.origin.port) as again:
+            again.default = respond(b"after")
+            until(lambda: fetch(found.port, "/news").body == b"after", 10, "the origin is back: nothing old is given")
+            assert fetch(found.port, "/unknown").status == 200
+            assert again.of("/news")
 
 
 def test_memory_is_what_it_was_over_many_urls(proxy: type[Proxy]) -> None:
@@ -272,3 +278,162 @@ def test_without_memory_it_is_off(proxy: type[Proxy], enabled: bool) -> None:
         for _ in range(3):
             assert fetch(found.port, "/page").one("age") is None
         assert len(found.origin.of("/page")) == 3
+
+
+# ── whose answers are whose ──
+
+KEEP = "Cache-Control: max-age=60\r\n"
+
+
+def told(field: str, headers: str) -> Callable[[Exchange], None]:
+    """An answer that says what the request's field was."""
+
+    def answer(exchange: Exchange) -> None:
+        respond((exchange.request.one(field) or "nobody").encode(), headers=headers)(exchange)
+
+    return answer
+
+
+@pytest.mark.parametrize("field", ["Authorization", "Cookie"])
+def test_who_says_who_it_is_is_given_nothing_of_others(proxy: type[Proxy], field: str) -> None:
+    """But for what the answer calls public."""
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+
+        def ask(path: str, who: str = "") -> bytes:
+            return fetch(found.port, path, f"{field}: {who}\r\n" if who else "").body
+
+        words = ("", "Cache-Control: max-age=60\r\n", "Cache-Control: s-maxage=60, must-revalidate\r\n")
+        for number, headers in enumerate(words):
+            path = f"/mine/{number}"
+            found.origin.answers[path] = told(field, headers)
+            order = ("", "a=alice", "b=bob", "", "a=alice")
+            assert [ask(path, who) for who in order] == [(who or "nobody").encode() for who in order], headers
+            assert len(found.origin.of(path)) == 4, "who says nothing shares"
+        found.origin.answers["/all"] = told(field, "Cache-Control: public, max-age=60\r\n")
+        assert [ask("/all", who) for who in ("a=alice", "b=bob", "")] == [b"a=alice"] * 3
+        assert len(found.origin.of("/all")) == 1
+
+
+def test_what_sets_a_cookie_or_is_private_is_for_one_only(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        numbers = itertools.count()
+
+        def numbered(headers: str) -> Callable[[Exchange], None]:
+            def answer(exchange: Exchange) -> None:
+                respond(b"x", headers=headers.format(n=next(numbers)))(exchange)
+
+            return answer
+
+        for path, headers in (
+            ("/set", KEEP + "Set-Cookie: session={n}; HttpOnly\r\n"),
+            ("/set-public", "Cache-Control: public, max-age=60\r\nSet-Cookie: session={n}\r\n"),
+            ("/private", "Cache-Control: private, max-age=60\r\nX-Number: {n}\r\n"),
+            ("/no-store", "Cache-Control: no-store\r\nX-Number: {n}\r\n"),
+        ):
+            found.origin.answers[path] = numbered(headers)
+            answers = [fetch(found.port, path) for _ in range(4)]
+            given = {(answer.all("set-cookie") + answer.all("x-number"))[0] for answer in answers}
+            assert len(given) == 4, (path, given)
+            assert not any(answer.all("age") for answer in answers)
+
+
+def test_what_an_answer_varies_by_keeps_it_apart(proxy: type[Proxy]) -> None:
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        found.origin.answers["/lang"] = told("Accept-Language", KEEP + "Vary: Accept-Language\r\n")
+        found.origin.answers["/any"] = told("Accept-Language", KEEP + "Vary: *\r\n")
+        order = ("de", "fr", "", "fr", "de", "")
+        for path, asked in (("/lang", 3), ("/any", 6)):
+            bodies = [fetch(found.port, path, f"Accept-Language: {x}\r\n" if x else "").body for x in order]
+            assert bodies == [(x or "nobody").encode() for x in order]
+            assert len(found.origin.of(path)) == asked
+
+
+# ── a rush, a reload ──
+
+
+def test_in_a_rush_only_one_waits_for_the_origin(proxy: type[Proxy]) -> None:
+    """A page past its freshness: others wait for what one fetches in calm, and are given the old one in a rush."""
+    rule = '[[rule]]\nname = "crowd"\nper = "area"\nlimit = "20/s burst 40"\nthen = ["throttle"]\n'
+    area = '[area.cache]\nenabled = true\ncache_status = true\nttl_default = "1s"\nstale_max = "5m"\n'
+    with proxy(rules=rule, gateway=MEMORY, extra=area) as found, ThreadPoolExecutor(2) as pool:
+        go = threading.Event()
+
+        def held(exchange: Exchange) -> None:
+            go.wait(60)
+            respond(b"new")(exchange)
+
+        def ask(source: str) -> Answer:
+            """Until the limit has room for a newcomer."""
+            with Wire(found.port, source=source, timeout_s=60) as wire:
+                return until(lambda: (answer := wire.get("/page")).status == 200 and answer, 20)
+
+        def both_ask(asked: int) -> tuple[Future[Answer], Future[Answer]]:
+            go.clear()
+            first = pool.submit(ask, "127.0.7.1")
+            until(lambda: len(found.origin.of("/page")) == asked, 20)
+            return first, pool.submit(ask, "127.0.7.2")
+
+        found.origin.answers["/page"] = respond(b"old")
+        assert ask("127.0.7.1").body == b"old"
+        found.origin.answers["/page"] = held
+        time.sleep(1.2)
+        first, second = both_ask(2)
+        time.sleep(0.5)
+        assert not second.done(), "in calm: it waits for what the first fetches"
+        go.set()
+        assert {first.result().body, second.result().body} == {b"new"}
+
+        with Wire(found.port, source="127.0.7.3") as wire:
+            assert 429 in [wire.get(f"/flood?{i}").status for i in range(80)]
+        until(lambda: found.metric("scrubber_rush", area="site") == 1, 10, "a rush")
+        time.sleep(1.2)
+        first, second = both_ask(3)
+        stale = second.result(20 * SLOW)
+        assert not first.done()
+        assert (stale.body, int(stale.one("age") or 0) >= 1) == (b"new", True)
+        assert (stale.one("cache-status") or "").startswith("scrubber; hit; ttl=-")
+        assert found.metric("scrubber_cache_requests_total", result="stale") == 1
+        go.set()
+        assert first.result().status == 200
+        assert len(found.origin.of("/page")) == 3
+
+
+def test_a_reload_changes_what_is_kept_from_then_on(proxy: type[Proxy]) -> None:
+    """Every key of [area.cache]; what was kept under the former ones stays, with the freshness that it had then.
+
+    But for a shorter ttl_max."""
+    with proxy(workers=2, gateway=MEMORY, extra=ON) as found:
+        text = found.running.file.read_text()
+
+        def reload(old: str, new: str) -> None:
+            assert old in text
+            found.running.file.write_text(text.replace(old, new))
+            done = found.running.cli("reload")
+            assert done.returncode == 0, done.stderr
+
+        def did(path: str, headers: str = "") -> str:
+            said = fetch(found.port, path, headers).one("cache-status") or "nothing"
+            return said.removeprefix("scrubber; ").partition("; ttl")[0]
+
+        assert [did("/kept"), did("/kept")] == ["fwd=miss; stored", "hit"]
+        reload("enabled = true", "enabled = false")
+        assert [did("/kept"), did("/off"), did("/off")] == ["nothing"] * 3
+        reload("cache_status = true", "cache_status = false")
+        assert fetch(found.port, "/kept").one("age") is not None
+        assert did("/kept") == "nothing"
+        reload("cache_status = true", 'cache_status = true\nclient_no_cache = "honour"')
+        assert [did("/kept"), did("/kept", "Cache-Control: no-cache\r\n")] == ["hit", "fwd=miss; stored"]
+        reload("cache_status = true", 'cache_status = true\nobject_bytes_max = "1B"')
+        assert [did("/large"), did("/large") != "hit", did("/kept")] == ["fwd=miss", True, "hit"]
+        reload('ttl_default = "60s"', 'ttl_default = "0s"')
+        assert [did("/silent"), did("/silent") != "hit", did("/kept")] == ["fwd=miss", True, "hit"]
+        reload('wait = "1m"', 'wait = "2s"\nwait_max = 10')
+        found.running.file.write_text(text.replace('cache = "4MiB"', 'cache = "8MiB"'))
+        refused = found.running.cli("reload")
+        assert refused.returncode == 1
+        assert "memory" in refused.stderr and "scrubber upgrade" in refused.stderr
+        assert did("/kept") == "hit"
+        reload("cache_status = true", 'cache_status = true\nttl_max = "1s"\nstale_max = "0s"')
+        assert did("/short") == "fwd=miss; stored"
+        time.sleep(1.2)
+        assert [did("/short"), did("/kept")] == ["fwd=miss; stored"] * 2
