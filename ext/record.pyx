@@ -226,9 +226,9 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
     if x.reason:
         put_field(&w, b"error.code", 10, <const uint8_t*>http1_reason(x.reason), <uint32_t>c_strlen(http1_reason(x.reason)), 32)
     if x.aborted:
-        put_text(&w, b",\"event.outcome\":\"aborted\"")
+        put_text(&w, b",\"event.outcome\":\"failure\",\"scrubber.outcome\":\"aborted\"")
     elif x.upstream_closed:
-        put_text(&w, b",\"event.outcome\":\"origin_failed\"")
+        put_text(&w, b",\"event.outcome\":\"failure\",\"scrubber.outcome\":\"origin_failed\"")
     if x.cache.said:
         put_text(&w, b",\"scrubber.cache\":\"")
         put_text(&w, cache_word(x.cache.said))

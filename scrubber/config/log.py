@@ -58,7 +58,7 @@ FIELDS: dict[str, str] = {
     "origin": "scrubber.origin",
     "retries": "scrubber.retries",
     "reason": "error.code",
-    "outcome": "event.outcome",
+    "outcome": "scrubber.outcome",
     "total_ns": "event.duration",
     "queue_ns": "scrubber.queue_ns",
     "connect_ns": "scrubber.connect_ns",

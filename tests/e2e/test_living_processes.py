@@ -263,7 +263,7 @@ def test_what_the_deadline_cuts_is_on_the_record(gateway: GatewayFactory, how: s
 
     def outcomes() -> list[str | None]:
         lines = running.log_lines()
-        return [line.get("event.outcome") for line in lines if line.get("url.path") == "/slow/9"]
+        return [line.get("scrubber.outcome") for line in lines if line.get("url.path") == "/slow/9"]
 
     until(lambda: outcomes() == ["aborted"] * 20, what="a line for each")
     assert "does not end" not in running.stderr

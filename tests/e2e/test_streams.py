@@ -95,7 +95,7 @@ def test_a_stream_may_be_silent_for_read_timeout_and_no_longer(proxy: type[Proxy
                 wire.get("/silent")
             assert time.monotonic() - began > 2.9
             assert cut.value.data == b"first"
-        assert found.lines("/silent")[0]["event.outcome"] == "origin_failed"
+        assert found.lines("/silent")[0]["scrubber.outcome"] == "origin_failed"
 
 
 def test_comments_keep_a_stream_alive(proxy: type[Proxy]) -> None:
