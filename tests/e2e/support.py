@@ -5,9 +5,11 @@ Owns: how a gateway file for tests is made, how its processes are found, and tha
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -37,6 +39,14 @@ def until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "")
         assert time.monotonic() < end, f"did not happen in time: {what or condition}"
         time.sleep(0.02)
     return value
+
+
+def free_port() -> int:
+    """Free now, and none that the kernel gives away when asked for any."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def refused(port: int) -> bool:

@@ -20,7 +20,7 @@ import pytest
 from scrubber.config.gateway import load_gateway
 from scrubber.config.listener import listener_keys
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import ROOT, SLOW, Origin, UnixConnection, alive, gateway_text, until
+from tests.e2e.support import ROOT, SLOW, Gateway, Origin, UnixConnection, alive, gateway_text, until
 from tests.e2e.test_living_upgrade import Hammer, settled, upgraded
 
 LAUNCHER = """
@@ -108,57 +108,80 @@ def test_an_inherited_socket_serves_every_worker(gateway: GatewayFactory, origin
         socket.create_connection(("127.0.0.1", port)).close()
 
 
-@pytest.mark.usefixtures("inheriting")
-@pytest.mark.parametrize("reuse", [True, False])
-def test_an_inherited_socket_is_there_again_when_its_listener_comes_back(
-    gateway: GatewayFactory, origin: Origin, reuse: bool, short: Path
-) -> None:
-    """The manager holds the port all the time: nobody could bind it anew."""
-    with bound(reuse=reuse) as sock, socket.socket(socket.AF_UNIX) as local:
-        port, path = sock.getsockname()[1], str(short / "http.sock")
-        local.bind(path)
-        local.listen()
-        without = gateway_text(origin.port)
-        more = f'[[listener]]\naddress = "127.0.0.1:{port}"\n[[listener]]\naddress = "unix:{path}"\n'
-        running = gateway(text=gateway_text(origin.port, more=more), command=launcher(sock, local))
+class TestAnInheritedSocketStaysOurs:
+    """The manager holds its place all the time: nobody could bind it anew when its listener comes back."""
 
-        def reload(more: str) -> None:
-            running.file.write_text(without + more)
-            done = running.cli("reload")
-            assert done.returncode == 0, done.stdout + done.stderr
+    @pytest.mark.usefixtures("inheriting")
+    @pytest.mark.parametrize("reuse", [True, False])
+    def test_over_reloads(self, gateway: GatewayFactory, origin: Origin, reuse: bool, short: Path) -> None:
+        with bound(reuse=reuse) as sock, listening_at(short / "http.sock") as local:
+            more = listeners_of(sock, local)
+            running = gateway(text=gateway_text(origin.port, more=more), command=launcher(sock, local))
+            assert served(sock, local)
+            inodes = {f"socket:[{os.fstat(each.fileno()).st_ino}]" for each in (sock, local)}
+            reloaded(running, gateway_text(origin.port))
+            workers = [running.worker_pid(slot) for slot in (0, 1)]
+            until(lambda: all(inodes.isdisjoint(listening_inodes(pid)) for pid in workers), what="the workers let go")
+            waiting = UnixConnection(local.getsockname())  # not refused, and served once somebody is there
+            waiting.request("GET", "/")
+            reloaded(running, gateway_text(origin.port, more=more))
+            assert waiting.getresponse().status == 200
+            waiting.close()
+            assert served(sock, local)
+            assert running.stop() == 0
+            assert Path(local.getsockname()).exists()
 
-        def served() -> None:
-            for connection in (http.client.HTTPConnection("127.0.0.1", port, 20 * SLOW), UnixConnection(path)):
-                connection.request("GET", "/")
-                assert connection.getresponse().status == 200
-                connection.close()
+    @pytest.mark.usefixtures("inheriting")
+    @pytest.mark.parametrize("before", [True, False])
+    @pytest.mark.parametrize("after", [True, False])
+    def test_over_an_upgrade(
+        self, gateway: GatewayFactory, origin: Origin, before: bool, after: bool, short: Path
+    ) -> None:
+        """With or without its listener before the upgrade, and after it."""
+        with bound(reuse=True) as sock, listening_at(short / "http.sock") as local:
+            without, whole = (gateway_text(origin.port, more=more) for more in ("", listeners_of(sock, local)))
+            running = gateway(text=whole, command=launcher(sock, local))
+            if not before:
+                reloaded(running, without)
+            running.file.write_text(whole if after else without)
+            old = [child["pid"] for child in running.status()["children"]]
+            upgraded(running)
+            settled(running, old)
+            if after:
+                assert served(sock, local)
+                reloaded(running, without)
+            reloaded(running, whole)
+            assert served(sock, local)
 
-        served()
-        reload("")
-        waiting = UnixConnection(path)  # the manager's queue: not refused, and served once there is a listener again
-        waiting.request("GET", "/")
-        reload(more)
-        assert waiting.getresponse().status == 200
-        waiting.close()
-        served()
-        reload("")
-        old = [child["pid"] for child in running.status()["children"]]
-        upgraded(running)
-        settled(running, old)
-        reload(more)
-        served()
-        old = [child["pid"] for child in running.status()["children"]]
-        upgraded(running)
-        settled(running, old)
-        served()
-        reload("")
-        running.file.write_text(without + more)
-        old = [child["pid"] for child in running.status()["children"]]
-        upgraded(running)
-        settled(running, old)
-        served()
-        assert running.stop() == 0
-        assert Path(path).exists()
+
+def listening_at(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    sock.listen()
+    return sock
+
+
+def listeners_of(sock: socket.socket, local: socket.socket) -> str:
+    addresses = (f"127.0.0.1:{sock.getsockname()[1]}", f"unix:{local.getsockname()}")
+    return "".join(f'[[listener]]\naddress = "{each}"\n' for each in addresses)
+
+
+def served(sock: socket.socket, local: socket.socket) -> bool:
+    found = []
+    for connection in (
+        http.client.HTTPConnection("127.0.0.1", sock.getsockname()[1], 20 * SLOW),
+        UnixConnection(local.getsockname()),
+    ):
+        connection.request("GET", "/")
+        found.append(connection.getresponse().status)
+        connection.close()
+    return found == [200, 200]
+
+
+def reloaded(running: Gateway, text: str) -> None:
+    running.file.write_text(text)
+    done = running.cli("reload")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("inheriting")

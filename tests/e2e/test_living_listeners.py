@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import stat
@@ -21,7 +20,7 @@ import pytest
 
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.recorder import Recorder
-from tests.e2e.support import SLOW, Gateway, Origin, UnixConnection, gateway_text, refused, until
+from tests.e2e.support import SLOW, Gateway, Origin, UnixConnection, free_port, gateway_text, refused, until
 from tests.e2e.test_living_upgrade import settled, upgraded
 
 
@@ -35,14 +34,6 @@ def text_of(origin: Origin | int, *listeners: str, top: str = "", workers: int =
     head, rest = whole.split("[[listener]]")
     area = rest[rest.index("[[area]]") :]
     return head + "".join(listeners) + area
-
-
-def free_port() -> int:
-    """Free now, and none that the kernel gives away when asked for any."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def ask(port: int, path: str = "/", host: str = "127.0.0.1") -> int:

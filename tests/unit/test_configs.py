@@ -18,18 +18,6 @@ from tests.unit.files import ROOT
 FILES = sorted(path for path in (ROOT / "configs").glob("*.toml") if "mandate" not in path.stem)
 TREES = {path.name: tomllib.loads(path.read_text(encoding="utf-8")) for path in FILES}
 
-# Keys that no file of configs/ uses, and why that is so.
-UNUSED: dict[str, str] = {
-    "area.splice": "see large-bodies.toml",
-    "log.access.tag": "see logs.toml",
-    "log.format": "see logs.toml",
-    "memory.blocks": "see large-bodies.toml",
-    "memory.known": "see large-bodies.toml",
-    "memory.ladder": "see large-bodies.toml",
-    "memory.limiter_cells": "see large-bodies.toml",
-    "memory.ring_bytes": "see large-bodies.toml",
-}
-
 Named = tuple[type[msgspec.Struct], str]
 
 
@@ -65,10 +53,8 @@ def by_name() -> dict[Named, str]:
 
 def test_every_key_stands_in_an_example() -> None:
     there = {each for tree in TREES.values() for each in used(Gateway, tree)}
-    missing = {path for name, path in by_name().items() if name not in there}
-    assert sorted(missing - UNUSED.keys()) == [], "no file of configs/ shows these"
-    assert sorted(UNUSED.keys() - missing) == [], "these have an example now: take them off the list"
-    assert all(UNUSED.values())
+    missing = sorted(path for name, path in by_name().items() if name not in there)
+    assert missing == [], "no file of configs/ shows these"
 
 
 def gateways() -> list[Gateway]:

@@ -20,6 +20,7 @@ import pytest
 from scrubber.server import listen, memfd
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.pulse import START_NS, WEDGED_NS, Pulse, Schedule
+from tests.e2e.support import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = 1_000_000
@@ -330,11 +331,6 @@ def test_an_address_that_is_not_ours_is_refused_and_nothing_stays_open():
 
 def everywhere(port: int = 0) -> ListenerPlan:
     return ListenerPlan("0.0.0.0", port)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def reached(ports: listen.Ports, host: str, port: int) -> int:
