@@ -135,6 +135,7 @@ cdef extern from *:
     const int EINTR
     const int EINVAL
     const int ECONNABORTED
+    const int ECONNRESET
     const int EMFILE
     const int ENFILE
     const int ENOBUFS
@@ -281,7 +282,6 @@ cdef struct Client:
     uint8_t state
     uint8_t proof
     uint8_t proxy_due               # the PROXY header has to come before anything else
-    uint8_t read_eof
     uint8_t keep_alive
     uint8_t silent                  # on the list of connections that have not sent a byte since accept
     uint8_t counted
@@ -311,7 +311,7 @@ cdef struct Origin:
     uint8_t state
     uint8_t reusable
     uint8_t fresh                   # no response on this connection yet
-    uint8_t read_eof
+    uint8_t was_reset               # a write took the error away: the reads that follow end as if in order
     uint16_t origin_id
     uint16_t reserved
     uint32_t pool_epoch             # of OriginPool, when it was opened

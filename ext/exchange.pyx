@@ -27,8 +27,11 @@ cdef void starved_wake(Core* e) noexcept nogil:
 
 cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n) noexcept nogil:
     """Bytes to the origin: see queue_send."""
+    cdef int result = queue_send(e, &o.out, &o.h, data, n)
+    if result < 0:
+        write_failed(o)
     o.activity_ns = e.now_ns
-    return queue_send(e, &o.out, &o.h, data, n)
+    return result
 
 
 cdef int chunk_write(Core* e, Queue* q, const uint8_t* data, uint32_t n) noexcept nogil:
@@ -127,6 +130,13 @@ cdef int request_length(Core* e, Client* c, Exchange* x) noexcept nogil:
     if x.request_left == 0:
         x.request_done = 1
     return 1
+
+
+cdef void write_failed(Origin* o) noexcept nogil:
+    """Right after the call that failed. The error is given once: what is read after a reset ends like an orderly close (EPIPE: that was
+    there before)."""
+    if scrubber_errno() == ECONNRESET:
+        o.was_reset = 1
 
 
 cdef void request_stop(Core* e, Exchange* x) noexcept nogil:
@@ -392,7 +402,7 @@ cdef int64_t body_unread(Core* e, Exchange* x, ssize_t got) noexcept nogil:
     """No bytes came: nothing there yet, or the end. Always 0."""
     if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
         x.origin.h.events &= <uint8_t>~EVENT_READ
-    elif got == 0 and x.response_body == BODY_CLOSE:
+    elif got == 0 and x.response_body == BODY_CLOSE and not x.origin.was_reset:
         x.origin.reusable = 0
         response_finish(e, x)
     else:
@@ -450,7 +460,7 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
         moved = splice_down(e, x) if splice_down_fits(e, x) else SPLICE_NONE
         if moved == SPLICE_NONE:
             moved = body_read(e, x, o)
-        if moved <= 0 or c.exchange != x:
+        if moved <= 0 or c.exchange != x or x.origin != o:
             break
         window_widen(x)
         budget -= moved

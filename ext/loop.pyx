@@ -4,7 +4,8 @@
 
 
 cdef void ready_add(Core* e, Handle* h) noexcept nogil:
-    if h.on_ready:
+    # What is closed stays closed: it waits in the graveyard, on the same links.
+    if h.on_ready or h.fd < 0:
         return
     h.on_ready = 1
     h.ready_prev = e.ready.ready_prev

@@ -437,6 +437,7 @@ cdef int origin_flush(Core* e, Origin* o) noexcept nogil:
     if result == 0:
         o.h.events &= <uint8_t>~EVENT_WRITE
     elif result < 0:
+        write_failed(o)
         # The answer may be on its way all the same (413 and a close): let the reading side find out.
         if o.h.events & EVENT_READ:
             queue_clear(e, &o.out)

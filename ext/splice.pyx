@@ -199,6 +199,8 @@ cdef int pipe_up_flush(Core* e, Exchange* x) noexcept nogil:
     if result == 0:
         o.h.events &= <uint8_t>~EVENT_WRITE
         return 0
+    if result < 0:
+        write_failed(o)
     pipe_give(x.pipe_up)
     x.pipe_up = NULL
     if result < 0:

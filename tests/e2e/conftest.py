@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.named_origins import Named
 from tests.e2e.proxy import proxy, site  # noqa: F401 - fixtures
-from tests.e2e.support import Gateway, Origin, gateway_text, mandate_text
+from tests.e2e.support import Gateway, Origin, gateway_text, mandate_text, trouble
 
 GatewayFactory = Callable[..., Gateway]
 RUN = (sys.executable, "-m", "scrubber", "run")
@@ -100,7 +100,6 @@ def gateway(tmp_path: Path, origin: Origin, request: pytest.FixtureRequest) -> I
             problems.append(f"did not end: {error}")
         finally:
             each.kill()
-        if "Traceback" in each.stderr or "AddressSanitizer" in each.stderr or "runtime error:" in each.stderr:
-            problems.append("a process raised")
+        problems += trouble(each.stderr)
         print(f"── {each.directory}: stdout\n{each.stdout}\n── stderr\n{each.stderr}")
     assert not problems, problems

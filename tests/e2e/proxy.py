@@ -18,10 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.recorder import Recorder
-from tests.e2e.support import GENEROUS, Gateway, mandate_text, until
+from tests.e2e.support import GENEROUS, Gateway, mandate_text, trouble, until
 
 POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
-TROUBLE = ("Traceback", "AddressSanitizer", "runtime error:")
 
 
 class Proxy:
@@ -98,7 +97,7 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
         if kind is not None:
             print(said)
         assert kind is not None or code == 0, f"ended with {code}:\n{said}"
-        assert kind is not None or not any(word in said for word in TROUBLE), said
+        assert kind is not None or not trouble(said), said
 
     def end(self) -> tuple[int, str]:
         """End everything; the exit code, and what the gateway said."""

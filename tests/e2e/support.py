@@ -60,6 +60,14 @@ def refused(port: int) -> bool:
     return False
 
 
+TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|ended by signal (?:4|6|7|8|11) ")
+
+
+def trouble(said: str) -> list[str]:
+    """Lines of a gateway's stderr that no test may bring about: exceptions, sanitizers' reports, crashed processes."""
+    return [line for line in said.splitlines() if TROUBLE.search(line)]
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:
