@@ -125,7 +125,8 @@ def test_no_request_fails_where_the_origin_ends_idle_connections_first(kind: Kin
     idle_s = kind.idle_s_min
     origin = start(kind, idle_s=idle_s)
     chance = random.Random(7)
-    with before(origin) as front:
+    # On a busy machine nearly every reuse may meet an end: that is what is tried here, not the budget.
+    with before(origin, area='retry_budget = "100%"') as front:
 
         def one() -> None:
             statuses = gets(front.port, 80, lambda: chance.uniform(idle_s * 0.6, idle_s * 1.6))
