@@ -64,7 +64,7 @@ def test_open_files_against_connections(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2000))
     (problem,) = precheck(gateway).problems
     assert problem.path == "limits.connections_max"
-    assert "limited to 2000, a worker may need 2740" in problem.message
+    assert "limited to 2000, a worker may need 2228" in problem.message
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert precheck(gateway).problems == []
 
