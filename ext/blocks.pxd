@@ -9,14 +9,14 @@ cdef struct BlockEntry:         # 128 bytes
     uint64_t areas[4]           # AREA_WORDS: areas whose mandates allow it
     uint64_t since_ns
     uint64_t expires_ns         # monotonic
-    uint64_t first_ns           # start of the evidence that the cumulative TTL counts from
+    uint64_t first_ns           # start of the evidence that the cumulative TTL counts from; as since_ns, below 0 where before the boot
     uint64_t case_id
     uint64_t rule_id            # the clause: RuleSpec.id
     uint64_t hits               # refused connections and requests; not covered by check
     uint64_t check              # keyed hash of all of the above but lock and hits: a torn or forged entry is none
     uint32_t writer             # lock word of the bucket (lock.pxd); used in a bucket's first entry
     uint32_t pad
-    uint64_t reserved
+    uint64_t saved              # check of what was last handed out to be written to disk; 0: nothing (see block_claim)
 
 # Head of the region's payload; hints only: whatever stands there, look-ups stay bounded.
 cdef struct BlocksHead:         # 64 bytes, in a page of its own
@@ -56,7 +56,8 @@ cdef bint blocks_match_key(Blocks* t, const HashKey* secret, uint8_t kind, uint6
 cdef uint32_t blocks_clients(const BlockEntry* e) noexcept nogil
 cdef void blocks_client(const BlockEntry* e, uint32_t i, Address* out) noexcept nogil
 # Insert or extend. wanted: kind, plen, address, areas, expires_ns, case_id, rule_id filled by the caller; ttl_max_ns and blocks_max
-# bound it: the expiry is cut to ttl_max_ns from the beginning of the block. CLIENT and PREFIX addresses are brought into form here.
+# bound it: the expiry is cut to ttl_max_ns from the beginning of the block (now, where first_ns is 0). CLIENT and PREFIX addresses are
+# brought into form here.
 cdef int blocks_put(Blocks* t, const HashKey* secret, const BlockEntry* wanted, uint64_t ttl_max_ns, uint64_t blocks_max,
                     uint64_t now_ns) noexcept nogil
 # Lift all blocks of a source, whatever their areas. False: there was none.
@@ -66,5 +67,7 @@ cdef bint blocks_remove(Blocks* t, const HashKey* secret, uint8_t kind, uint8_t 
 cdef void blocks_hit(Blocks* t, const HashKey* secret, const BlockEntry* found) noexcept nogil
 # Copy entry number i (i < (bucket_mask + 1) * BLOCKS_BUCKET) where it is in force.
 cdef bint blocks_at(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil
+# The same where it is not what was last handed out, to be written to disk by whoever asks; a change in the meantime is another one.
+cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil
 # Count anew: live entries, kinds and prefix lengths in use. Called by the supervisor each second.
 cdef void blocks_sweep(Blocks* t, const HashKey* secret, uint64_t now_ns) noexcept nogil

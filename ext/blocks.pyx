@@ -181,9 +181,17 @@ cdef void blocks_client(const BlockEntry* e, uint32_t i, Address* out) noexcept 
     out.bytes[last] = <uint8_t>(out.bytes[last] + i)
 
 
+# Until when the evidence that began then allows a block. Of a block that came back it may have begun before the boot: below 0.
+cdef inline uint64_t block_latest(uint64_t first_ns, uint64_t ttl_max_ns) noexcept nogil:
+    cdef uint64_t before_boot = 0 - first_ns
+    if first_ns >> 63:
+        return ttl_max_ns - before_boot if ttl_max_ns > before_boot else 0
+    return add_saturating_u64(first_ns, ttl_max_ns)
+
+
 # Under the bucket's lock: extend what is in force.
 cdef int block_extend(const HashKey* secret, BlockEntry* e, BlockEntry* held, const BlockEntry* wanted, uint64_t ttl_max_ns) noexcept nogil:
-    cdef uint64_t latest = add_saturating_u64(held.first_ns, ttl_max_ns)
+    cdef uint64_t latest = block_latest(held.first_ns, ttl_max_ns)
     cdef uint64_t expires = wanted.expires_ns if wanted.expires_ns < latest else latest
     if wanted.expires_ns <= held.expires_ns:
         return BLOCK_EXTENDED
@@ -217,11 +225,12 @@ cdef int block_insert(Blocks* t, const HashKey* secret, BlockEntry* bucket, Bloc
             soonest = copy.expires_ns
     if load_u64(t.count) >= blocks_max:
         return BLOCK_REFUSED_FULL
-    made.first_ns = now_ns
-    made.since_ns = now_ns
+    if made.first_ns == 0:
+        made.first_ns = now_ns
+        made.since_ns = now_ns
     made.hits = 0
-    if made.expires_ns > add_saturating_u64(now_ns, ttl_max_ns):
-        made.expires_ns = add_saturating_u64(now_ns, ttl_max_ns)
+    if made.expires_ns > block_latest(made.first_ns, ttl_max_ns):
+        made.expires_ns = block_latest(made.first_ns, ttl_max_ns)
     if made.expires_ns <= now_ns:
         return BLOCK_REFUSED_TTL
     if not free and made.expires_ns < soonest:
@@ -295,6 +304,13 @@ cdef bint blocks_at(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_n
     if i >= (t.bucket_mask + 1) * BLOCKS_BUCKET or t.entries[i].kind == 0:
         return False
     return block_read(secret, t.entries + i, out) and out.expires_ns > now_ns
+
+
+cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil:
+    if load_u64(&t.entries[i].saved) == load_u64(&t.entries[i].check) or not blocks_at(t, secret, i, now_ns, out):
+        return False
+    store_u64(&t.entries[i].saved, out.check)
+    return True
 
 
 cdef void blocks_sweep(Blocks* t, const HashKey* secret, uint64_t now_ns) noexcept nogil:

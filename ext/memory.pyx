@@ -98,8 +98,10 @@ def region_bytes(kind: str, capacity: int, slots: int) -> int:
     return HEADER_BYTES + _region_plan(kind, capacity, slots)["payload_bytes"]
 
 
-def region_init(fd: int, kind: str, capacity: int, slots: int) -> None:
-    """Make a fresh region of an empty memfd: sized, sealed against resizing where the memfd allows sealing, header (and secret) written."""
+def region_init(fd: int, kind: str, capacity: int, slots: int, secret: bytes = b"") -> None:
+    """Make a fresh region of an empty memfd: sized, sealed against resizing where the memfd allows sealing, header written.
+
+    secret: 16 bytes that all hashes of `control` are keyed with, so that those on disk hold; none: nobody's but this memory's."""
     cdef RegionHeader header
     cdef Control control
     plan = _region_plan(kind, capacity, slots)
@@ -117,8 +119,11 @@ def region_init(fd: int, kind: str, capacity: int, slots: int) -> None:
     os.pwrite(fd, (<char*>&header)[:sizeof(header)], 0)
     if kind == "control":
         memset(&control, 0, sizeof(control))
-        control.secret.k0 = int.from_bytes(os.urandom(8), "little")
-        control.secret.k1 = int.from_bytes(os.urandom(8), "little")
+        secret = secret or os.urandom(16)
+        if len(secret) != 16:
+            raise RegionRefused(f"region control: a secret has 16 bytes, this one {len(secret)}")
+        control.secret.k0 = int.from_bytes(secret[:8], "little")
+        control.secret.k1 = int.from_bytes(secret[8:], "little")
         control.created_wall_ns = time.time_ns()
         control.created_mono_ns = time.monotonic_ns()
         os.pwrite(fd, (<char*>&control)[:sizeof(control)], HEADER_BYTES)
@@ -192,6 +197,22 @@ def _source_text(kind: int, plen: int, raw: bytes) -> str:
     if kind == SOURCE_CLIENT and v4:
         return name
     return f"{name}/{plen - 96 if v4 else plen}"
+
+
+cdef list areas_of(const uint64_t* mask):
+    """Indexes of the areas in a mask, in order."""
+    cdef uint32_t area
+    return [area for area in range(AREAS_MAX) if mask[area >> 6] and mask[area >> 6] >> (area & 63) & 1]
+
+
+cdef int parse_areas(list areas, uint64_t* mask) except -1:
+    """The mask of areas; ValueError: one of them is none."""
+    cdef int area
+    for area in areas:
+        if not 0 <= area < AREAS_MAX:
+            raise ValueError(f"area {area} is none of {AREAS_MAX}")
+        mask[area >> 6] |= <uint64_t>1 << (area & 63)
+    return 0
 
 
 cdef int parse_source(str kind, str source, BlockEntry* out) except -1:
@@ -405,8 +426,8 @@ cdef class Memory:
                 found.append({
                     "kind": SOURCE_NAMES.get(e.kind, str(e.kind)),
                     "source": _source_text(e.kind, e.plen, (<char*>e.address.bytes)[:16]),
-                    "areas": [area for area in range(AREAS_MAX) if e.areas[<int>area >> 6] >> (<int>area & 63) & 1],
-                    "since_ns": e.since_ns, "expires_ns": e.expires_ns,
+                    "areas": areas_of(e.areas),
+                    "since_ns": <int64_t>e.since_ns, "expires_ns": e.expires_ns,
                     "case_id": f"{e.case_id:016x}", "rule_id": f"{e.rule_id:016x}", "hits": e.hits,
                 })
         return found
@@ -441,13 +462,10 @@ cdef class Memory:
         cdef BlockEntry wanted
         cdef uint64_t now = time.monotonic_ns()
         cdef uint64_t ttl = ttl_ns, ttl_max = ttl_max_ns, most = blocks_max
-        cdef int answer, area
+        cdef int answer
         memset(&wanted, 0, sizeof(wanted))
         parse_source(kind, source, &wanted)
-        for area in areas:
-            if not 0 <= area < AREAS_MAX:
-                raise ValueError(f"area {area} is none of {AREAS_MAX}")
-            wanted.areas[area >> 6] |= <uint64_t>1 << (area & 63)
+        parse_areas(areas, wanted.areas)
         wanted.expires_ns = add_saturating_u64(now, ttl)
         wanted.case_id = case_next(&self.shared, now)
         wanted.rule_id = rule_id

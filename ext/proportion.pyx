@@ -107,12 +107,9 @@ cdef int proportion_refusal(Shared* s, const BlockEntry* e, uint64_t client_key,
 def block_refused(memory: Memory, kind: str, source: str, areas: list, clients_share_max_ppm: int) -> str | None:
     """Why a block by hand would be out of proportion: what the tables say of its clients; None: nothing. ValueError: source is none."""
     cdef BlockEntry e
-    cdef int area, refusal
+    cdef int refusal
     memset(&e, 0, sizeof(e))
     parse_source(kind, source, &e)
-    for area in areas:
-        if not 0 <= area < AREAS_MAX:
-            raise ValueError(f"area {area} is none of {AREAS_MAX}")
-        e.areas[area >> 6] |= <uint64_t>1 << (area & 63)
+    parse_areas(areas, e.areas)
     refusal = proportion_refusal(memory.pointer(), &e, 0, clients_share_max_ppm, time.monotonic_ns())
     return None if refusal == REFUSAL_NONE else refusal_text(refusal).decode()

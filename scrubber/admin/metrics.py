@@ -39,6 +39,7 @@ class Snapshot:
     origins: Sequence[Mapping[str, Any]]  # as in the status
     now_ns: int
     cache: Mapping[str, int] = field(default_factory=lambda: {"bytes": 0, "used": 0, "entries": 0})
+    blocks_save_failures: int = 0
 
 
 class Text:
@@ -236,6 +237,8 @@ def _state(text: Text, snapshot: Snapshot) -> None:
         text.gauge("scrubber_cache_used_bytes", "Of these, written.", [({}, snapshot.cache["used"])], "bytes")
         text.gauge("scrubber_cache_entries", "Answers that are kept.", [({}, snapshot.cache["entries"])])
     text.gauge("scrubber_blocks", "Blocks in force.", [({}, snapshot.blocks)])
+    failures = snapshot.blocks_save_failures
+    text.counter("scrubber_blocks_save_failures", "Times that the disk did not take the blocks.", [({}, failures)])
     rush: list[tuple[Labels, float]] = [({"area": name}, int(rush)) for name, rush in snapshot.rush.items()]
     text.gauge("scrubber_rush", "1: the area sheds newcomers.", rush)
     text.gauge("scrubber_policy_generation", "Policy last published.", [({}, snapshot.generation)])

@@ -337,7 +337,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: Annotated[
         str,
         Doc(
-            "Directory of socket, token and access log.",
+            "Directory of socket, token, access log and the blocks on disk.",
             '"/var/lib/scrubber"',
             default="`/run/scrubber` for root, else `$XDG_RUNTIME_DIR/scrubber`, else `/tmp/scrubber-UID`",
         ),

@@ -153,10 +153,7 @@ def _under(  # noqa: PLR0917 - one question, asked in one place
         return Refusal(f"mandate {head.id} gives no power to block", "its powers: " + ", ".join(head.powers))
     if not head.not_before <= now < head.expires:
         return Refusal(f"mandate {head.id} is not in force", f"it holds from {head.not_before} to {head.expires}")
-    covering = [
-        m for m in mandates if "block" in m.head.powers and set(m.head.areas) & set([area] if area else head.areas)
-    ]
-    wide = _too_wide(source, covering)
+    wide = _too_wide(source, _covering(mandates, [area] if area else head.areas))
     if wide is not None:
         return wide
     bounds = mandate_bounds(mandate, mandates)
@@ -176,6 +173,21 @@ def _under(  # noqa: PLR0917 - one question, asked in one place
         ttl_max_ns=bounds.block_ttl_max_ns,
         blocks_max=bounds.blocks_max,
         clients_share_max_ppm=bounds.clients_share_max_ppm,
+    )
+
+
+def _covering(mandates: Sequence[Mandate], areas: Iterable[str]) -> list[Mandate]:
+    """Those that may block in one of these areas."""
+    wanted = set(areas)
+    return [m for m in mandates if "block" in m.head.powers and wanted & set(m.head.areas)]
+
+
+def widest_prefixes(mandates: Sequence[Mandate], areas: Iterable[str]) -> tuple[int, int]:
+    """Lengths of the widest IPv4 and IPv6 prefix that may be blocked there: the narrowest counts."""
+    covering = [m.proportion for m in _covering(mandates, areas)]
+    return (
+        max((p.prefix_v4_widest for p in covering), default=0),
+        max((p.prefix_v6_widest for p in covering), default=0),
     )
 
 

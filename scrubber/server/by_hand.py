@@ -7,6 +7,7 @@ Invariant: every order leaves a record, done or refused.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from scrubber import _native
@@ -19,23 +20,24 @@ from scrubber.control.blocks import (
     Source,
     UnblockOrder,
     allowed_block,
-    clause_by_hand,
     parse_source,
     put_block,
 )
 from scrubber.control.policy import PolicyInForce
+from scrubber.control.saved import clauses_of
 from scrubber.errors import OperatorError, ValueRefused
-from scrubber.mandate.compile import rule_id
 from scrubber.server.journal import Journal
 from scrubber.units import NS_PER_S, format_duration
 
 
 class ByHand:
-    """The blocks of one gateway, as its operators see and change them."""
+    """The blocks of one gateway, as its operators see and change them. `lifted`: is told of each source that is blocked
+    no more."""
 
-    def __init__(self, memory: _native.Memory, journal: Journal) -> None:
+    def __init__(self, memory: _native.Memory, journal: Journal, lifted: Callable[[str, str], None]) -> None:
         self._memory = memory
         self._journal = journal
+        self._lifted = lifted
 
     def block(self, order: BlockOrder, policy: PolicyInForce) -> dict[str, Any]:
         """What was done. OperatorError: not allowed, by mandate or tables."""
@@ -64,6 +66,7 @@ class ByHand:
             wider = [str(_source(block)) for block in self._memory.blocks() if _covers(block, source)]
             hint = f"it is covered by: {', '.join(wider)}" if wider else "scrubber blocks lists those in force"
             raise OperatorError(f"{source} is not blocked", hint=hint)
+        self._lifted(source.kind, source.text)
         case = lifted[0]["case_id"] if lifted else ""
         because = f": {order.reason}" if order.reason else ""
         fields = {"scrubber.source": str(source), "event.reason": order.reason, "scrubber.case": case}
@@ -73,7 +76,8 @@ class ByHand:
     def listed(self, policy: PolicyInForce) -> list[dict[str, Any]]:
         """Blocks in force, the latest first."""
         offset_ns, now_ns = time.time_ns() - time.monotonic_ns(), time.monotonic_ns()
-        names, clauses = policy.area_names(), _clauses(policy)
+        names = policy.area_names()
+        clauses = {f"{number:016x}": clause.text for number, clause in clauses_of(policy.mandates).items()}
         return [
             {
                 "kind": block["kind"],
@@ -138,9 +142,3 @@ def _covers(block: dict[str, Any], source: Source) -> bool:
         return False
     wide, narrow = network(block["source"]), network(source.text)
     return wide.version == narrow.version and wide.overlaps(narrow)
-
-
-def _clauses(policy: PolicyInForce) -> dict[str, str]:
-    """Clauses by id as the table has it: each rule of a mandate, and its power to block by hand."""
-    found = {f"{rule_id(m.id, rule.name):016x}": f"{m.id}/{rule.name}" for m in policy.mandates for rule in m.rules}
-    return found | {f"{rule_id(m.id, ''):016x}": clause_by_hand(m.id) for m in policy.mandates}

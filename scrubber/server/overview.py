@@ -21,6 +21,7 @@ from scrubber.control.status import History, describe_people
 from scrubber.server.journal import Journal
 from scrubber.server.origins import Origins
 from scrubber.server.plan import ListenerPlan
+from scrubber.server.saver import Saver
 
 ORIGIN_S = 1.0  # for a connection to an origin to come about, when nobody asked
 ACTS_SHOWN = 20
@@ -30,9 +31,12 @@ CACHE_WORDS = ("hits", "stale", "collapsed", "misses", "passes", "stored", "byte
 class Overview:
     """Call `sample` once a second."""
 
-    def __init__(self, memory: _native.Memory, journal: Journal, workers: int, listeners: list[ListenerPlan]) -> None:
+    def __init__(
+        self, memory: _native.Memory, journal: Journal, saver: Saver, workers: int, listeners: list[ListenerPlan]
+    ) -> None:
         self.memory = memory
         self.journal = journal
+        self.saver = saver
         self.workers = workers
         self.listeners = listeners
         self.history = History()
@@ -105,6 +109,8 @@ class Overview:
         if not policy.gateway.enforce:
             found.append("dry run (enforce = false): decides and records, touches nothing")
         found += [f"log: {error}" for error in self.journal.outputs.errors()]
+        if self.saver.error:
+            found.append(f"blocks are not on disk: {self.saver.error}")
         if self.last_reload and not self.last_reload["ok"]:
             found.append(f"the reload of {self.last_reload['at']} was refused: {self.last_reload['message']}")
         return found
@@ -187,6 +193,7 @@ class Overview:
             origins=origins.described(policy, self._in_flight()),
             now_ns=time.monotonic_ns(),
             cache=self.memory.cache_state(),
+            blocks_save_failures=self.saver.failures,
         )
 
 

@@ -23,13 +23,14 @@ from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
 from scrubber.config.origins import ORIGINS_IDLE
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
+from scrubber.control.saved import Restored, SavedBlock, restore
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.compile_gateway import share_of_worker
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
 from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots
-from scrubber.server import images, memfd, outputs
+from scrubber.server import block_file, images, memfd, outputs, secret
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.precheck import files_needed
@@ -66,6 +67,7 @@ def prepare(
     lock = former.handover.lock if former else take_lock(gateway.admin.socket)
     token.make(gateway.admin.token_file)
     token.read(gateway.admin.token_file)
+    keys = secret.make(gateway.state_dir)
     outputs.check_files(gateway.log)
     answers, failed = answer_all(gateway, {})
     for problem in unresolved(gateway, failed):
@@ -76,11 +78,12 @@ def prepare(
         gateway, loaded.mandates, ids, generation, slots=slots, answers=answers, accepted=accepted
     )
     try:
-        regions, gauges = make_memory(gateway, former.handover.regions if former else {})
+        regions, gauges = make_memory(gateway, former.handover.regions if former else {}, keys.memory)
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)
     except OSError as error:
         hint = "choose smaller tables in [memory], or raise the limits on memory and open files"
         raise KernelError(f"no memory for the tables: {error.strerror or error}", hint=hint) from None
+    restored = "" if former else bring_back(gateway.state_dir, keys, regions, (policy_fd, prefix_fds), policy)
     return Plan(
         roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor", "upgrade")},
         workers=gateway.workers,
@@ -98,6 +101,7 @@ def prepare(
         settings={
             "engine": engine_sizes(gateway),
             "connections_max": gateway.limits.connections_max,
+            "restored": restored,
         },
         gateway_file=gateway.file,
         inherited={str(fd): name for fd, name in (inherited or {}).items()},
@@ -108,6 +112,32 @@ def prepare(
         waiter_pid=former.handover.waiter_pid if former else 0,
         as_json=as_json,
     )
+
+
+def bring_back(
+    directory: str,
+    keys: secret.Secret,
+    regions: Mapping[str, int],
+    image: tuple[int, list[int]],
+    policy: PolicyInForce,
+) -> str:
+    """The blocks on disk into a new table. What came of it, in one line that stderr has, too; empty: there were
+    none."""
+    found = block_file.read(directory, keys.blocks)
+    restored = put_back(regions, image, policy, found.blocks)
+    said = "; ".join(filter(None, [found.damage(), restored.text()]))
+    if said:
+        print(f"note: {said}", file=sys.stderr)
+    return said
+
+
+def put_back(
+    regions: Mapping[str, int], image: tuple[int, list[int]], policy: PolicyInForce, blocks: list[SavedBlock]
+) -> Restored:
+    """Those that may come back, into the table."""
+    if not blocks:
+        return Restored()
+    return restore(_native.Memory(dict(regions), -1), _native.Policy(*image), policy, blocks)
 
 
 def engine_sizes(gateway: Gateway) -> dict[str, int]:
@@ -192,8 +222,9 @@ def take_lock(socket_path: str) -> int:
     return fd
 
 
-def make_memory(gateway: Gateway, former: Mapping[str, int]) -> tuple[dict[str, int], tuple[int, int]]:
-    """The shared regions (kind -> memfd), and where the gauges' slots lie: offset of the first, bytes of each.
+def make_memory(gateway: Gateway, former: Mapping[str, int], key: bytes) -> tuple[dict[str, int], tuple[int, int]]:
+    """The shared regions (kind -> memfd), and where the gauges' slots lie: offset of the first, bytes of each. `key`:
+    of all hashes in them.
 
     Those of the former gateway go on where their layout and size are ours; what has slots of workers is always new, for
     its workers are still at work. OSError.
@@ -219,7 +250,7 @@ def make_memory(gateway: Gateway, former: Mapping[str, int]) -> tuple[dict[str, 
             regions[kind] = former[kind]
             continue
         regions[kind] = memfd.plain(f"scrubber-{kind}")
-        _native.region_init(regions[kind], kind, capacity, slots)
+        _native.region_init(regions[kind], kind, capacity, slots, key)
     return regions, _native.Memory(regions, -1).gauges_layout()
 
 

@@ -48,6 +48,7 @@ from scrubber.server.overview import Overview
 from scrubber.server.plan import ListenerPlan, Start
 from scrubber.server.requests import Requests
 from scrubber.server.resolve import Names, answer_all
+from scrubber.server.saver import Saver
 from scrubber.server.start import listener_plans
 from scrubber.server.upgrade import export
 from scrubber.units import NS_PER_S
@@ -83,15 +84,17 @@ class Supervisor:
         self.workers = start.workers
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log, logger)
         self.journal.area_names = self.policy.area_names()
-        self.by_hand = ByHand(self.memory, self.journal)
+        self.saver = Saver(self.memory, self.journal, self.policy.gateway.state_dir, self.policy, logger)
+        self.by_hand = ByHand(self.memory, self.journal, self.saver.lifted)
         self.origins = Origins(self.memory, self.journal)
         self.origins.claim(self.policy, begun=True)
         self.health = HealthChecks(self.memory, self.journal)
         self.names = Names(self.policy.answers)
-        self.overview = Overview(self.memory, self.journal, start.workers, start.listeners)
+        self.overview = Overview(self.memory, self.journal, self.saver, start.workers, start.listeners)
         self.overview.children = start.children
         self.connections_max = int(start.settings["connections_max"])
         self.requests = Requests(channel)
+        self._say_restored(start)
         self.held = start.held
         self.go: asyncio.Future[None] = self.loop.create_future()
         self.changing = asyncio.Lock()
@@ -99,6 +102,12 @@ class Supervisor:
         self.offset_ns = time.time_ns() - time.monotonic_ns()
         self.tasks: list[asyncio.Task[None]] = []
         images.close([start.fds["beat"], start.fds["policy"], *start.prefixes(), *start.regions().values()])
+
+    def _say_restored(self, start: Start) -> None:
+        """What came of the blocks on disk: on the record of the first supervisor, for whoever read them had none."""
+        restored = str(start.settings.get("restored", ""))
+        if restored and all(child["restarts"] == 0 for child in start.children if child["role"] == "supervisor"):
+            self.journal.record(acts.made("restore", restored))
 
     # ── life ──
 
@@ -117,6 +126,8 @@ class Supervisor:
                 close_admin = await serve(self, token.read(admin.token_file), admin.socket)
             if not self.held:
                 self.every(BEAT_S, self._beat)
+            if not self.ended.done():
+                self._watch(self.loop.create_task(self.saver.run()))
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
             self._watch(self.loop.create_task(self._settle_first()))
@@ -128,7 +139,9 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.every(BEAT_S, self._beat)  # what is left to be written may take longer than we may be silent
             await self.health.end()
+            await self.saver.finish()
             await self.journal.finish()
             if close_admin is not None:
                 await close_admin()
@@ -205,6 +218,8 @@ class Supervisor:
             if not self.go.done():
                 self.go.set_result(None)
         else:
+            if received.type == "upgraded" and received.message["ok"]:
+                self.saver.let_go()
             self.requests.answered(received.message)
 
     def end(self) -> None:
@@ -257,7 +272,7 @@ class Supervisor:
         """Blocks and accepted mandates, for a successor whose memory has another form."""
 
         def written() -> int:
-            return memfd.sealed("scrubber-export", export(self.memory.blocks(), self.policy))
+            return memfd.sealed("scrubber-export", export(self.memory, self.policy))
 
         fd = await self._in_thread(written)
         try:
@@ -347,6 +362,7 @@ class Supervisor:
     def _now_in_force(self, policy: PolicyInForce) -> None:
         self.policy = policy
         self.journal.area_names = policy.area_names()
+        self.saver.use(policy)
         self.names.answers = dict(policy.answers)
         self.origins.claim(policy)
         self.health.set(places_of(policy))
@@ -390,6 +406,8 @@ class Supervisor:
         if not expired and not was_set:
             return
         self.offset_ns = offset_ns
+        if was_set:
+            self.saver.rewrite()
         for mandate in expired:
             self._say(
                 acts.made("mandate_expired", f"mandate {mandate.id} has expired: {mandate.head.on_expiry} from now on")

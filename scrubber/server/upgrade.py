@@ -9,19 +9,16 @@ whatever is refused here leaves the former gateway as it was.
 from __future__ import annotations
 
 import sys
-import time
-from typing import Any
 
 import msgspec
 
 from scrubber import _native
-from scrubber.config.network import network
 from scrubber.control.policy import PolicyInForce, from_image
+from scrubber.control.saved import Pages, SavedBlock
 from scrubber.errors import FilesRefused, OperatorError, PolicyRefused, ScrubberError
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.listeners import Listeners
-from scrubber.mandate.load import Loaded, load_all
-from scrubber.mandate.never_block import machine_addresses, networks, never_block, touching
+from scrubber.mandate.load import load_all
 from scrubber.mandate.serials import Accepted, rolled_back
 from scrubber.mandate.slots import Slots
 from scrubber.server import log, memfd, start
@@ -30,24 +27,13 @@ from scrubber.server.handover import Handover
 from scrubber.server.plan import Plan
 
 EXPORT_WAIT_S = 10.0
-BLOCKS_MAX = 2**32 - 1  # as many as the table takes: each was allowed when it was made
-
-
-class ExportedBlock(msgspec.Struct, frozen=True):
-    """One block, by names that both programs understand. Times are CLOCK_MONOTONIC."""
-
-    kind: str
-    source: str
-    areas: list[str]
-    expires_ns: int
-    rule_id: str
 
 
 class Exported(msgspec.Struct, frozen=True):
     """What survives a change of layout."""
 
     area_ids: dict[str, int]
-    blocks: list[ExportedBlock]
+    blocks: list[SavedBlock]
     accepted: tuple[Accepted, ...] = ()
 
 
@@ -67,7 +53,9 @@ def succeed(handover: Handover, channel: Channel) -> Plan:
         raise FilesRefused([*reasons, *loaded.problems])
     plan = start.prepare(loaded, former)
     if plan.regions["blocks"] != handover.regions["blocks"]:
-        import_blocks(plan, loaded, exported or ask_exported(channel))
+        blocks = (exported or ask_exported(channel)).blocks
+        policy = from_image(memfd.read_all(plan.policy))
+        plan.settings["restored"] = start.put_back(plan.regions, (plan.policy, plan.prefixes), policy, blocks).text()
     return plan
 
 
@@ -94,33 +82,12 @@ def ask_exported(channel: Channel) -> Exported:
     return Exported({}, [])
 
 
-def import_blocks(plan: Plan, loaded: Loaded, exported: Exported) -> None:
-    """Put them into the new table; never-block is asked again."""
-    memory = _native.Memory(plan.regions, -1)
-    ids = from_image(memfd.read_all(plan.policy)).area_ids
-    never = networks(never_block(loaded.gateway, loaded.mandates, machine_addresses()))
-    for block in exported.blocks:
-        ttl_ns = block.expires_ns - time.monotonic_ns()
-        areas = [ids[name] for name in block.areas if name in ids]
-        spared = block.kind in ("client", "prefix") and touching(never, network(block.source)) is not None
-        if ttl_ns > 0 and areas and not spared:
-            memory.block_put(block.kind, block.source, areas, ttl_ns, ttl_ns, BLOCKS_MAX, int(block.rule_id, 16))
-
-
-def export(blocks: list[dict[str, Any]], policy: PolicyInForce) -> bytes:
-    """The other side of it, for the supervisor that goes: `blocks` as Memory.blocks() says them."""
-    names = {index: name for name, index in policy.area_ids.items()}
-    found = [
-        ExportedBlock(
-            kind=each["kind"],
-            source=each["source"],
-            areas=[names[area] for area in each["areas"] if area in names],
-            expires_ns=each["expires_ns"],
-            rule_id=each["rule_id"],
-        )
-        for each in blocks
-    ]
-    return msgspec.json.encode(Exported(policy.area_ids, found, policy.accepted))
+def export(memory: _native.Memory, policy: PolicyInForce) -> bytes:
+    """The other side of it, for the supervisor that goes."""
+    pages = Pages(memory)
+    pages.use(policy)
+    blocks = [block for page in pages.pages(changed=False) for block in page]
+    return msgspec.json.encode(Exported(policy.area_ids, blocks, policy.accepted))
 
 
 def main(argv: list[str]) -> int:
