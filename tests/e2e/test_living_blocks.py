@@ -220,3 +220,26 @@ def test_a_hundred_thousand_are_back_in_seconds(
     assert running.status()["blocks"]["in_force"] == held, "what had room has it again"
     assert f"{held} blocks are back" in running.stderr
     assert cpu_s < 5 * SLOW, "the whole start, on a machine that does nothing else"
+
+
+def test_an_upgraded_gateway_goes_on_with_the_file(gateway: GatewayFactory) -> None:
+    """Its predecessor lets go of it when it serves, not when its last request has ended: of the new table it knows
+    nothing."""
+    running = gateway(top='stop_deadline = "60s"')
+    old = processes(running)
+    by_hand(running, "127.0.0.66")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)) as slow:
+        slow.request("GET", "/slow/20")
+        until(lambda: sum(child["requests"] for child in running.status()["children"] if child["slot"] >= 0) == 1)
+        running.file.write_text(running.file.read_text() + "[memory]\nblocks = 4096\n")  # a table of its own
+        assert running.cli("upgrade").returncode == 0
+        until(lambda: running.status()["children"][0]["pid"] not in old, what="another supervisor answers")
+        by_hand(running, "127.0.0.67")
+        path = running.state / block_file.NAME
+        until(lambda: b"127.0.0.67" in path.read_bytes(), 5, "the new one writes it")
+        assert any(alive(pid) for pid in old[1:]), "the former workers are still at it"
+    new = processes(running)
+    keeper = int(Path(f"/proc/{new[1]}/stat").read_text().rpartition(")")[2].split()[1])
+    kill_all(running, [*old, keeper, *new])
+    again = gateway(directory=running.directory)
+    assert blocks(again).keys() == {"127.0.0.66", "127.0.0.67"}
