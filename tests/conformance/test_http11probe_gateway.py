@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.conformance.through import Seen, complaint_of_h11, send_all
+from tests.conformance.through import Seen, multiplied, send_all, unsound
 from tests.corpora import CORPORA
 from tests.e2e.proxy import Proxy
-from tests.e2e.recorder import Request
+from tests.e2e.recorder import Recorder
 
 FILE = CORPORA / "http11probe.json"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 CONDITION = re.compile(r"[\w\s<>=(),]+")
-MUST_FAILURES_MAX = 3
+FAILURES_MAX = 1
 
 
 def cases() -> list[dict[str, Any]]:
@@ -46,37 +47,49 @@ def verdict(case: dict[str, Any], seen: Seen) -> str:
     raise AssertionError(f"no rule of {case['id']} holds")
 
 
-@pytest.fixture(scope="module")
-def run(proxy: type[Proxy]) -> tuple[dict[str, Seen], list[Request], list[bytes]]:
+@dataclass(frozen=True, slots=True)
+class Run:
     """Every case once, and what arrived at the origin."""
+
+    seen: dict[str, Seen]
+    origin: Recorder
+    payloads: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def run(proxy: type[Proxy]) -> Run:
     with proxy() as found:
-        seen = asyncio.run(send_all(found.port, [payload(case, found.port) for case in cases()]))
+        found.origin.received = {}
+        payloads = [payload(case, found.port) for case in cases()]
+        seen = asyncio.run(send_all(found.port, payloads))
         found.whole()
         by_id = {case["id"]: one for case, one in zip(cases(), seen, strict=True)}
-        return by_id, list(found.origin.requests), list(found.origin.malformed)
-
-
-Run = tuple[dict[str, Seen], list[Request], list[bytes]]
+        return Run(by_id, found.origin, payloads)
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case["id"])
 def test_case(run: Run, case: dict[str, Any]) -> None:
-    seen = run[0][case["id"]]
+    seen = run.seen[case["id"]]
     assert verdict(case, seen) != "Fail", f"{case['title']}: {seen}"
 
 
-def test_at_most_three_scored_musts_fail(run: Run) -> None:
-    failed = [
+def test_at_most_one_scored_case_fails(run: Run) -> None:
+    scored = [case for case in cases() if case["scored"]]
+    failed = [case["id"] for case in scored if verdict(case, run.seen[case["id"]]) == "Fail"]
+    musts = [
         case["id"]
-        for case in cases()
-        if case["scored"] and case["level"] == "Must" and verdict(case, run[0][case["id"]]) != "Pass"
+        for case in scored
+        if case["level"] == "Must" and verdict(case, run.seen[case["id"]]) not in ("Pass", "Fail")
     ]
-    assert len(failed) <= MUST_FAILURES_MAX, failed
+    print(f"scored cases that fail: {failed or 'none'}; scored musts that do not pass: {musts or 'none'}")
+    assert len(scored) > 50
+    assert len(failed) <= FAILURES_MAX, failed
+    assert len(musts) <= FAILURES_MAX, musts
 
 
 def test_what_arrives_is_sound(run: Run) -> None:
-    _, requests, malformed = run
-    assert requests
-    assert not malformed
-    complaints = {request.head: said for request in requests if (said := complaint_of_h11(request))}
-    assert not complaints
+    """h11 reads all of it, refuses nothing, and there are no more requests than were sent."""
+    assert run.origin.requests
+    assert not run.origin.malformed
+    assert not unsound(run.origin)
+    assert not multiplied(run.origin, run.payloads)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.conformance.test_llhttp_parser import FILE, REFUSED, TAKEN, payload
-from tests.conformance.through import Seen, complaint_of_h11, send_all
+from tests.conformance.through import Seen, multiplied, send_all, unsound
 from tests.e2e.proxy import Proxy
-from tests.e2e.recorder import Request
+from tests.e2e.recorder import Recorder
 
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there: set SCRUBBER_CORPORA to its folder")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not there:
 # ends (RFC 9112 9.6), and what follows is never looked at.
 ENDED = {"LLHTTP-003", "LLHTTP-004", "LLHTTP-008"}
 
-Run = tuple[dict[str, Seen], list[Request], list[bytes]]
+Run = tuple[dict[str, Seen], Recorder, list[bytes]]
 
 
 def cases() -> list[dict[str, Any]]:
@@ -32,10 +32,11 @@ def cases() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def run(proxy: type[Proxy]) -> Run:
     with proxy() as found:
-        seen = asyncio.run(send_all(found.port, [payload(case) for case in cases()]))
+        found.origin.received = {}
+        payloads = [payload(case) for case in cases()]
+        seen = asyncio.run(send_all(found.port, payloads))
         found.whole()
-        by_id = {case["id"]: one for case, one in zip(cases(), seen, strict=True)}
-        return by_id, list(found.origin.requests), list(found.origin.malformed)
+        return {case["id"]: one for case, one in zip(cases(), seen, strict=True)}, found.origin, payloads
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['id']}: {case['title']}")
@@ -54,9 +55,10 @@ def test_what_strict_llhttp_refuses_is_refused(run: Run, case: dict[str, Any]) -
 
 
 def test_what_arrives_is_sound(run: Run) -> None:
-    _, requests, malformed = run
-    assert requests
+    """h11 reads all of it, refuses nothing, and there are no more requests than were sent."""
+    _, origin, payloads = run
+    assert origin.requests
     # A body that was announced and never came whole is cut off; a malformed one must never begin a request.
-    assert not malformed
-    complaints = {request.head: said for request in requests if (said := complaint_of_h11(request))}
-    assert not complaints
+    assert not origin.malformed
+    assert not unsound(origin)
+    assert not multiplied(origin, payloads)

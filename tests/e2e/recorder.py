@@ -107,6 +107,8 @@ class Exchange:
         if not piece:
             raise Gone
         self.data += piece
+        if self.origin.received is not None:
+            self.origin.received[self.number] = self.origin.received.get(self.number, b"") + piece
 
     def read_proxy_header(self) -> None:
         while (found := proxy_header.parse(self.data)) == "more":
@@ -225,6 +227,7 @@ class Recorder:
         self.keep_alive = True
         self.proxied = False  # each connection has to begin with a PROXY header
         self.named: dict[int, dict[str, Any]] = {}  # what it said, by number of the connection
+        self.received: dict[int, bytes] | None = None  # every byte, by number of the connection, where a test wants it
         self.lock = threading.Lock()
         self.socks: set[socket.socket] = set()
         self.ended = False

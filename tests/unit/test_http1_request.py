@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
+from tests.reference import refused
 from tests.reference.hostile import REQUEST_SEEDS, SPICE, mutated
 
 BODY_NONE, BODY_LENGTH, BODY_CHUNKED = 0, 1, 2
@@ -93,166 +94,22 @@ def test_targets_are_visible_ascii(pad: int) -> None:
         assert found in ({"ok"} if sound else {"bad_target", "bad_version"}), byte
 
 
-REFUSED = {
-    "empty method": (b" / HTTP/1.1\r\n", "bad_method"),
-    "method too long": (b"A" * 33 + b" / HTTP/1.1\r\n", "method_refused"),
-    "lower-case get": (b"get / HTTP/1.1\r\n", "method_refused"),
-    "mixed-case post": (b"PoST / HTTP/1.1\r\n", "method_refused"),
-    "connect": (b"CONNECT a:443 HTTP/1.1\r\n", "method_refused"),
-    "trace": (b"TRACE / HTTP/1.1\r\n", "method_refused"),
-    "space before the method": (b" GET / HTTP/1.1\r\n", "bad_method"),
-    "two spaces before the target": (b"GET  / HTTP/1.1\r\n", "bad_target"),
-    "two spaces before the version": (b"GET /  HTTP/1.1\r\n", "bad_version"),
-    "tab before the target": (b"GET\t/ HTTP/1.1\r\n", "bad_method"),
-    "tab before the version": (b"GET /\tHTTP/1.1\r\n", "bad_target"),
-    "trailing space": (b"GET / HTTP/1.1 \r\n", "bad_version"),
-    "HTTP/0.9": (b"GET /\r\n", "bad_version"),
-    "HTTP/0.9 spelled": (b"GET / HTTP/0.9\r\n", "version_unsupported"),
-    "HTTP/1.2": (b"GET / HTTP/1.2\r\n", "version_unsupported"),
-    "HTTP/2.0": (b"GET / HTTP/2.0\r\n", "version_unsupported"),
-    "HTTP/2": (b"GET / HTTP/2\r\n", "bad_version"),
-    "HTTP/1": (b"GET / HTTP/1\r\n", "bad_version"),
-    "HTTP/1.10": (b"GET / HTTP/1.10\r\n", "bad_version"),
-    "HTTP/01.1": (b"GET / HTTP/01.1\r\n", "bad_version"),
-    "lower-case http": (b"GET / http/1.1\r\n", "bad_version"),
-    "another protocol": (b"GET / ICE/1.0\r\n", "bad_version"),
-    "space in version": (b"GET / HTTP/ 1.1\r\n", "bad_version"),
-    "fragment": (b"GET /a#b HTTP/1.1\r\n", "bad_target"),
-    "no slash": (b"GET a HTTP/1.1\r\n", "bad_target"),
-    "authority form": (b"GET example.org:80 HTTP/1.1\r\n", "bad_target"),
-    "asterisk with GET": (b"GET * HTTP/1.1\r\n", "bad_target"),
-    "asterisk and more": (b"OPTIONS *a HTTP/1.1\r\n", "bad_target"),
-    "raw utf-8": ("GET /ä HTTP/1.1\r\n".encode(), "bad_target"),
-    "NUL": (b"GET /\0 HTTP/1.1\r\n", "bad_target"),
-    "DEL": (b"GET /\x7f HTTP/1.1\r\n", "bad_target"),
-    "backslash in path": (b"GET /a\\b HTTP/1.1\r\n", "bad_target"),
-    "another scheme": (b"GET ftp://example.org/ HTTP/1.1\r\n", "bad_target"),
-    "absolute, no host": (b"GET http:/// HTTP/1.1\r\n", "bad_target"),
-    "absolute, nothing": (b"GET http:// HTTP/1.1\r\n", "bad_target"),
-    "absolute, userinfo": (b"GET http://u@example.org/ HTTP/1.1\r\n", "bad_target"),
-    "absolute, bad port": (b"GET http://example.org:0/ HTTP/1.1\r\n", "bad_target"),
-    "absolute, query without path": (b"GET http://example.org?q HTTP/1.1\r\n", "bad_target"),
-    "absolute OPTIONS without path": (b"OPTIONS http://example.org HTTP/1.1\r\n", "bad_target"),
-    "absolute, another host": (b"GET http://other.org/ HTTP/1.1\r\n", "host_mismatch"),
-    "absolute, longer host": (b"GET http://example.org.evil/ HTTP/1.1\r\n", "host_mismatch"),
-    "absolute, another port": (b"GET http://example.org:81/ HTTP/1.1\r\n", "host_mismatch"),
-    "absolute https, port 80": (b"GET https://example.org:80/ HTTP/1.1\r\n", "host_mismatch"),
-    "bare LF": (b"GET / HTTP/1.1\n", "bad_line_end"),
-    "bare CR": (b"GET / HTTP/1.1\rX", "bad_line_end"),
-    "CR CR LF": (b"GET / HTTP/1.1\r\r\n", "bad_line_end"),
-    "two empty lines first": (b"\r\n\r\nGET / HTTP/1.1\r\n", "bad_line_end"),
-    "LF first": (b"\nGET / HTTP/1.1\r\n", "bad_line_end"),
-    "CR first": (b"\rGET / HTTP/1.1\r\n", "bad_line_end"),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "bad_method"),
-}
-
-
-@pytest.mark.parametrize(("line", "reason"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("line", "reason"), refused.REQUEST_LINES.values(), ids=refused.REQUEST_LINES)
 def test_refused_request_lines(line: bytes, reason: str) -> None:
     assert outcome(line + HOST + b"\r\n") == reason
 
 
-REFUSED_HEADERS = {
-    "space before colon": ([b"X-A : v"], "bad_header_name"),
-    "tab before colon": ([b"X-A\t: v"], "bad_header_name"),
-    "empty name": ([b": v"], "bad_header_name"),
-    "no colon": ([b"X-A"], "bad_header_name"),
-    "bracket in name": ([b"X[A: v"], "bad_header_name"),
-    "obs-fold": ([b"X-A: v", b" w"], "obs_fold"),
-    "obs-fold by tab": ([b"X-A: v", b"\tw"], "obs_fold"),
-    "obs-fold of nothing": ([b"X-A: v", b" "], "obs_fold"),
-    "high byte in name": ([b"X-\xe4: v"], "bad_header_name"),
-    "CGI twin of X-Forwarded-For": ([b"X_Forwarded-for: 1.2.3.4"], "bad_header_name"),
-    "CGI twin of Content-Length": ([b"Content_Length: 4"], "bad_header_name"),
-    "CGI twin of Transfer-Encoding": ([b"Transfer_Encoding: chunked"], "bad_header_name"),
-    "length repeated": ([b"Content-Length: 4", b"Content-Length: 4"], "bad_content_length"),
-    "lengths differ": ([b"Content-Length: 4", b"content-length: 5"], "bad_content_length"),
-    "length listed": ([b"Content-Length: 4, 4"], "bad_content_length"),
-    "length signed": ([b"Content-Length: +4"], "bad_content_length"),
-    "length negative": ([b"Content-Length: -4"], "bad_content_length"),
-    "length negative zero": ([b"Content-Length: -0"], "bad_content_length"),
-    "length empty": ([b"Content-Length:"], "bad_content_length"),
-    "length hex": ([b"Content-Length: 0x4"], "bad_content_length"),
-    "length with space": ([b"Content-Length: 4 4"], "bad_content_length"),
-    "length with underscore": ([b"Content-Length: 1_0"], "bad_content_length"),
-    "length fraction": ([b"Content-Length: 4.0"], "bad_content_length"),
-    "length 2^63": ([b"Content-Length: 9223372036854775808"], "bad_content_length"),
-    "length 2^64+4": ([b"Content-Length: 18446744073709551620"], "bad_content_length"),
-    "length in other digits": (["Content-Length: \u0664".encode()], "bad_content_length"),
-    "length and chunked": ([b"Content-Length: 4", b"Transfer-Encoding: chunked"], "length_and_chunked"),
-    "chunked and length": ([b"Transfer-Encoding: chunked", b"Content-Length: 4"], "length_and_chunked"),
-    "identity": ([b"Transfer-Encoding: identity"], "bad_transfer_encoding"),
-    "gzip, chunked": ([b"Transfer-Encoding: gzip, chunked"], "bad_transfer_encoding"),
-    "chunked, gzip": ([b"Transfer-Encoding: chunked, gzip"], "bad_transfer_encoding"),
-    "chunked twice": ([b"Transfer-Encoding: chunked, chunked"], "bad_transfer_encoding"),
-    "chunked in two lines": ([b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], "bad_transfer_encoding"),
-    "xchunked": ([b"Transfer-Encoding: xchunked"], "bad_transfer_encoding"),
-    "quoted chunked": ([b'Transfer-Encoding: "chunked"'], "bad_transfer_encoding"),
-    "comma first": ([b"Transfer-Encoding: , chunked"], "bad_transfer_encoding"),
-    "comma last": ([b"Transfer-Encoding: chunked,"], "bad_transfer_encoding"),
-    "parameter": ([b"Transfer-Encoding: chunked;q=1"], "bad_transfer_encoding"),
-    "space after chunked": ([b"Transfer-Encoding: chunked "], "bad_transfer_encoding"),
-    "tab after chunked": ([b"Transfer-Encoding: chunked\t"], "bad_transfer_encoding"),
-    "empty coding": ([b"Transfer-Encoding:"], "bad_transfer_encoding"),
-    "vertical tab": ([b"Transfer-Encoding: \x0bchunked"], "bad_header_value"),
-    "host repeated": ([b"Host: example.org"], "duplicate_host"),
-    "other host": ([b"Host: other.org"], "duplicate_host"),
-    "connection names host": ([b"Connection: close, Host"], "bad_connection"),
-    "connection names length": ([b"Content-Length: 3", b"Connection: content-length"], "bad_connection"),
-    "connection names coding": ([b"Connection: transfer-encoding"], "bad_connection"),
-    "connection names cookie": ([b"Connection: cookie"], "bad_connection"),
-    "connection names authorization": ([b"Connection: Authorization"], "bad_connection"),
-    "connection names x-forwarded-for": ([b"Connection: X-Forwarded-For"], "bad_connection"),
-    "connection names forwarded": ([b"Connection: forwarded"], "bad_connection"),
-    "connection names content-type": ([b"Connection: Content-Type"], "bad_connection"),
-    "connection names cache-control": ([b"Connection: cache-control"], "bad_connection"),
-    "connection names itself": ([b"Connection: connection"], "bad_connection"),
-    "connection is no token": ([b"Connection: a b"], "bad_connection"),
-    "connection is quoted": ([b'Connection: "close"'], "bad_connection"),
-    "connection names too much": ([b"Connection: " + b",".join(b"a%d" % i for i in range(17))], "bad_connection"),
-    "expect something": ([b"Expect: 200-ok"], "bad_expect"),
-    "expect twice": ([b"Expect: 100-continue, x"], "bad_expect"),
-    "expect in two lines": ([b"Expect: 100-continue", b"Expect: y"], "bad_expect"),
-    "expect nothing": ([b"Expect:"], "bad_expect"),
-    "upgrade is no token": ([b"Connection: upgrade", b"Upgrade: web socket"], "bad_upgrade"),
-    "upgrade to nothing": ([b"Connection: upgrade", b"Upgrade:"], "bad_upgrade"),
-    "upgrade with an empty version": ([b"Connection: upgrade", b"Upgrade: h2c/"], "bad_upgrade"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("lines", "reason"), REFUSED_HEADERS.values(), ids=REFUSED_HEADERS)
+@pytest.mark.parametrize(("lines", "reason"), refused.REQUEST_FIELDS.values(), ids=refused.REQUEST_FIELDS)
 def test_refused_headers(lines: list[bytes], reason: str) -> None:
     assert outcome(with_headers(*lines)) == reason
 
 
-REFUSED_LINE_ENDS = {
-    "LF after a header": b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
-    "LF at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
-    "LF LF": b"GET / HTTP/1.1\nHost: a\n\n",
-    "CR in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n",
-    "CR after a header": b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n",
-    "CR and something at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n",
-    "CR CR LF": b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("data", REFUSED_LINE_ENDS.values(), ids=REFUSED_LINE_ENDS)
+@pytest.mark.parametrize("data", refused.LINE_ENDS.values(), ids=refused.LINE_ENDS)
 def test_refused_line_ends(data: bytes) -> None:
     assert outcome(data) == "bad_line_end"
 
 
-BAD_HOSTS = [
-    b"", b":80", b"a:", b"a:0", b"a:65536", b"a:99999", b"a:000080", b"a:+80", b"a:8 0", b"a:80:80", b"a b", b"a,b",
-    b"u@a", b"u:p@a",
-    b"a/b", b"a?b", b"a#b", b"a\\b", b"http://a", b"a..b", b".a", b".", b"..", b"a%20b", b"a;b", b"a=b", b"(a)", b"<a>",
-    b'"a"', b"a\xe4", b"[",
-    b"[]", b"[::1", b"::1", b"[1.2.3.4]", b"[::1]a", b"[::1]:", b"[::1]:0", b"[fe80::1%25eth0]", b"[v1.a]", b"[::g]",
-    b"a]", b"*", b"*.a",
-    b"a\tb", b"a" * 256, b"a:b",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("host", BAD_HOSTS)
+@pytest.mark.parametrize("host", refused.HOSTS)
 @pytest.mark.parametrize("minor", [b"0", b"1"])
 def test_bad_hosts(host: bytes, minor: bytes) -> None:
     assert outcome(b"GET / HTTP/1." + minor + b"\r\nHost: " + host + b"\r\n\r\n") == "bad_host"
@@ -441,6 +298,16 @@ def test_pieces_are_read_as_the_whole(data: bytes, cuts: list[int], after: bytes
 @pytest.mark.parametrize("data", REQUEST_SEEDS)
 def test_byte_by_byte(data: bytes) -> None:
     assert _native.probe_request(data, cuts=list(range(len(data)))) == _native.probe_request(data)
+
+
+def test_what_is_refused_is_refused_wherever_it_is_cut() -> None:
+    """Of every case there is: in two pieces, at each place; and byte by byte."""
+    for name, case in refused.requests().items():
+        expected = "ok" if case.body else case.reason
+        places = range(len(case.data)) if len(case.data) < 500 else range(0, len(case.data), 97)
+        for cuts in ([], *([at] for at in places), list(places)):
+            found, _ = _native.probe_request(case.data, limits=(8192, 16384, 100), cuts=cuts)
+            assert found == expected, f"{name}, cut at {cuts}"
 
 
 @given(SEEDS, st.binary(max_size=64))
