@@ -479,6 +479,12 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     client_step(e, c)
 
 
+cdef inline bint spoke_first(const Origin* o) noexcept nogil:
+    """Bytes before any request: an answer to none (RFC 9112 9.2). An end alone is for the reading side."""
+    cdef uint8_t byte
+    return o.h.events & EVENT_READ and recv(o.h.fd, &byte, 1, MSG_PEEK) > 0
+
+
 cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef OriginState* s = origin_state(e.shared.origins, x.spec)
@@ -489,7 +495,10 @@ cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
     timer_clear(e, &o.h)
     timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
     # What a connection begins with, before any request, goes here.
-    request_send(e, x)
+    if spoke_first(o):
+        origin_answer_bad(e, x)
+    else:
+        request_send(e, x)
 
 
 cdef void origin_step(Core* e, Origin* o) noexcept nogil:

@@ -138,8 +138,11 @@ origins = ["127.0.0.1:{origin_port}"]
             [(self.listener.fileno(), 0)],
             {"origins_max": 64, "buffers_max": 256},
         )
-        self.running = True
         self.lock = threading.Lock()
+        self.start()
+
+    def start(self) -> None:
+        self.running = True
         self.thread = threading.Thread(target=self.loop, daemon=True)
         self.thread.start()
 

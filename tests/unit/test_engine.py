@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -85,6 +86,28 @@ def test_an_origin_that_breaks_off_breaks_the_answer_off(bench: Callable[..., Be
         s.settimeout(1)
         first = s.recv(65536)
         assert first.endswith(b"half")
+
+
+def test_an_answer_that_comes_before_the_request_answers_nothing(bench: Callable[..., Bench]) -> None:
+    """Pass by pass, so that the origin speaks between its accept and the gateway's request."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = bench(port=listener.getsockname()[1])
+        running.stop()
+        with running.connect() as s:
+            s.sendall(GET)
+            for _ in range(100):
+                running.engine.run_pass()
+                if select.select([listener], [], [], 0.01)[0]:
+                    break
+            conn, _ = listener.accept()
+            with conn:
+                conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSTOLEN")
+                time.sleep(0.02)
+                running.start()
+                assert s.recv(65536).startswith(b"HTTP/1.1 502 ")
+                conn.settimeout(5)
+                with contextlib.suppress(ConnectionResetError):
+                    assert conn.recv(65536) == b"", "the request was sent all the same"
 
 
 def test_throttle_answers_429_and_the_connection_stays(bench: Callable[..., Bench], origin: TinyOrigin) -> None:
