@@ -64,7 +64,8 @@ cdef struct Totals:
     uint64_t origin_waits       # requests that waited for a place at an origin
     uint64_t origin_wait_refused        # of those that wanted to
     uint64_t origin_shortages   # connections to origins that could not be begun, for want of something here
-    uint64_t reserved[7]
+    uint64_t accept_shortages   # pauses of accepting (a tick each), for want of descriptors
+    uint64_t reserved[6]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

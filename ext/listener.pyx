@@ -37,6 +37,7 @@ cdef void listener_pause(Core* e) noexcept nogil:
     if e.accept_paused:
         return
     e.accept_paused = True
+    e.totals.accept_shortages += 1
     for i in range(LISTENERS_MAX):
         if e.listeners[i].h.fd >= 0:
             epoll_ctl(e.epoll_fd, EPOLL_CTL_DEL, e.listeners[i].h.fd, &event)

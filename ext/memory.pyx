@@ -589,7 +589,7 @@ cdef dict _totals_head(const Totals* t):
             "origin_reused": t.origin_reused, "origin_retries": t.origin_retries, "origin_bad": t.origin_bad,
             "origin_retries_refused": t.origin_retries_refused, "origin_ejections": t.origin_ejections,
             "origin_waits": t.origin_waits, "origin_wait_refused": t.origin_wait_refused,
-            "origin_shortages": t.origin_shortages,
+            "origin_shortages": t.origin_shortages, "accept_shortages": t.accept_shortages,
             "ring_lines": t.ring_lines, "ring_lines_lost": t.ring_lines_lost, "ring_acts": t.ring_acts,
             "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns,
             "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut,

@@ -162,6 +162,8 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     dropped: list[tuple[Labels, float]] = [({"reason": reason}, totals[f"dropped_{reason}"]) for reason in reasons]
     text.counter("scrubber_connections_dropped", "Connections closed with RST at accept.", dropped)
     one("scrubber_connections_evicted", "Silent connections closed to make room.", "evicted_idle")
+    paused = "Pauses of accepting, of 50 ms each: descriptors ran out here."
+    one("scrubber_accept_shortages", paused, "accept_shortages")
     one("scrubber_bad_requests", "Requests refused for their bytes.", "bad_requests")
     phases = ("head", "body", "idle", "write")
     timeouts: list[tuple[Labels, float]] = [({"phase": phase}, totals[f"timeouts_{phase}"]) for phase in phases]

@@ -20,8 +20,12 @@ def make(path: str) -> None:
     except OSError as error:
         hint = "choose a state_dir that this user may write"
         raise OperatorError(f"cannot write {path}: {error.strerror}", hint=hint) from None
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+    except OSError as error:
+        os.unlink(path)  # else the next start finds half of one
+        raise OperatorError(f"cannot write {path}: {error.strerror}", hint="make room on its disk") from None
 
 
 def read(path: str) -> str:

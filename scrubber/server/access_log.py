@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-SAY_EVERY_S = 60.0
+from scrubber.server.trouble import Trouble
+
 REOPEN_EVERY_S = 1.0
 STDOUT = "-"
 
@@ -53,8 +54,7 @@ class AccessLog:
         self._fd = -1
         self._torn = False
         self._looked = 0.0
-        self._said = -SAY_EVERY_S
-        self._lost_said = 0
+        self._trouble = Trouble()
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Append these lines (each without its line end)."""
@@ -71,7 +71,7 @@ class AccessLog:
         self.lines += whole
         if lost := len(lines) - whole:
             self.lines_lost += lost
-            self._say()
+            self._say(lost)
 
     def flush(self) -> None:
         """Nothing waits here."""
@@ -134,10 +134,8 @@ class AccessLog:
             raise BlockingIOError(errno.EAGAIN, "its reader is too slow")
         return os.write(self._fd, view[: select.PIPE_BUF])
 
-    def _say(self) -> None:
-        now = time.monotonic()
-        if now - self._said >= SAY_EVERY_S:
-            lost, self._lost_said, self._said = self.lines_lost - self._lost_said, self.lines_lost, now
+    def _say(self, lost: int) -> None:
+        if lost := self._trouble.tell(lost, time.monotonic()):
             self._log.error("access log %s: %s; %d lines lost", self.path, self.error, lost)
 
 

@@ -59,6 +59,7 @@ class Channel:
         sock.setblocking(False)
         sock.set_inheritable(False)
         self._sock = sock
+        self._buffer = bytearray(MESSAGE_BYTES_MAX + 1)  # made now: later there may be no memory for one
 
     @classmethod
     def from_fd(cls, fd: int) -> Channel:
@@ -96,21 +97,21 @@ class Channel:
     def receive(self) -> Received | None:
         """The next message; None: none now. ChannelClosed at the end, ChannelError for what is no message."""
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(
-                MESSAGE_BYTES_MAX + 1, socket.CMSG_SPACE(FDS_MAX * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            size, ancillary, flags, _ = self._sock.recvmsg_into(
+                [self._buffer], socket.CMSG_SPACE(FDS_MAX * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
         except OSError as error:
             raise ChannelClosed(str(error)) from None
         received = Received({}, _descriptors(ancillary))
-        if not data:
+        if not size:
             received.close()
             raise ChannelClosed("the peer is gone")
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ChannelError("a message arrived cut short")
-            received.message = _decode(data)
+            received.message = _decode(bytes(memoryview(self._buffer)[:size]))
         except ChannelError:
             received.close()
             raise

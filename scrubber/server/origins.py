@@ -22,9 +22,18 @@ from scrubber.control.policy import PolicyInForce
 from scrubber.errors import OperatorError
 from scrubber.mandate.slots import origin_key, origin_name, pool_name, pools_of
 from scrubber.server.journal import Journal
+from scrubber.server.trouble import Growing
 from scrubber.units import NS_PER_S
 
-SHORTAGE_SAY_S = 60.0  # from one record of it to the next
+# Counters of the gateway whose growth is recorded: the act, and what it says of how many.
+TROUBLES = {
+    "origin_shortages": (
+        "origin_shortage",
+        "%d connections to origins could not be begun here: descriptors, ports or memory ran out",
+    ),
+    "accept_shortages": ("accept_shortage", "connections waited to be accepted, %d times: descriptors ran out here"),
+    "origin_bad": ("origin_bad", "%d answers of origins were refused or broke off"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,9 @@ class Origins:
         self._ejections: dict[int, int] = {}  # by key
         self._out: dict[int, Place] = {}
         self._named: dict[int, Place] = {}  # by key; also those that a name stood for before
-        self._short = int(memory.totals([])["origin_shortages"])
-        self._short_said_s = -SHORTAGE_SAY_S
+        totals = memory.totals([])
+        self._troubles = {name: Growing(count=int(totals[name])) for name in TROUBLES}
+        self._unanswered: dict[str, Growing] = {}  # by area
 
     def claim(self, policy: PolicyInForce, *, begun: bool = False) -> None:
         """Make the entries those of this policy's origins. `begun`: they have been serving before we came."""
@@ -112,7 +122,7 @@ class Origins:
 
     def look(self, policy: PolicyInForce) -> None:
         """Record those that were ejected, and those that are back. (Health checks record what they find.)"""
-        self._look_short(time.monotonic())
+        self._look_troubles(policy, time.monotonic())
         now_ns = time.monotonic_ns()
         for place in places_of(policy):
             state = self._memory.origin_state(place.index, place.key)
@@ -130,14 +140,18 @@ class Origins:
             else:
                 self._out.pop(place.key, None)
 
-    def _look_short(self, now_s: float) -> None:
-        """Record that connections could not even be begun, once a minute: no origin is to blame for it."""
-        count = int(self._memory.totals([])["origin_shortages"])
-        if count > self._short and now_s - self._short_said_s >= SHORTAGE_SAY_S:
-            said = f"{count - self._short} connections to origins could not be begun here"
-            why = "descriptors, ports or memory ran out"
-            self._journal.record(acts.made("origin_shortage", f"{said}: {why}"))
-            self._short, self._short_said_s = count, now_s
+    def _look_troubles(self, policy: PolicyInForce, now_s: float) -> None:
+        """Record what goes on being wrong, once a minute: here, where no origin is to blame; and that origins do not
+        answer."""
+        totals = self._memory.totals(list(policy.area_ids.values()))
+        for name, (action, message) in TROUBLES.items():
+            if count := self._troubles[name].look(int(totals[name]), now_s):
+                self._journal.record(acts.made(action, message % count))
+        for area, area_id in policy.area_ids.items():
+            errors = int(totals["areas"][area_id]["origin_errors"])
+            if count := self._unanswered.setdefault(area, Growing(count=errors)).look(errors, now_s):
+                said = f"{count} requests to {area} got no answer from an origin (502, 503 or 504)"
+                self._journal.record(acts.made("origin_errors", said, **{"scrubber.areas": [area]}))
 
     def _record(self, action: str, message: str, place: Place, **fields: Any) -> None:
         named = {"scrubber.areas": [place.area], "scrubber.pool": place.pool, "scrubber.origin": place.written}

@@ -21,10 +21,10 @@ from scrubber.errors import OperatorError
 from scrubber.server import secret
 from scrubber.server.block_file import BlockFile, Lifted, Record
 from scrubber.server.journal import Journal
+from scrubber.server.trouble import Trouble
 
 EVERY_S = 0.4
 RETRY_S = 2.0  # after a failure: a file is then written whole
-SAID_EVERY_S = 60.0
 LOCK_S = 30.0  # a gateway that we succeed lets go sooner
 DEAD_MAX = 1000  # lines of no use, beyond as many as there are of use
 
@@ -45,7 +45,7 @@ class Saver:
         self._whole = True  # the file is to be written anew: at the start, too, as nobody knows what it lacks
         self._begun = self._over = False
         self._live = 0
-        self._said_at = -SAID_EVERY_S
+        self._trouble = Trouble()
         self._patient_until = 0.0
         self.failures = 0
         self.error = ""
@@ -103,14 +103,13 @@ class Saver:
             return False
         if self.error:
             self._say(acts.made("blocks_saved", "blocks are on disk again"))
-            self.error, self._said_at = "", -SAID_EVERY_S
+            self.error, self._trouble = "", Trouble()
         return True
 
     def _failed(self, why: str, now_s: float) -> None:
         self.failures += 1
         self.error = why
-        if now_s - self._said_at >= SAID_EVERY_S:
-            self._said_at = now_s
+        if self._trouble.tell(1, now_s):
             message = f"blocks are not on disk, and would not outlive a kill of this gateway: {why}"
             self._say(acts.made("blocks_unsaved", message))
 

@@ -50,6 +50,7 @@ from scrubber.server.requests import Requests
 from scrubber.server.resolve import Names, answer_all
 from scrubber.server.saver import Saver
 from scrubber.server.start import listener_plans
+from scrubber.server.trouble import Trouble
 from scrubber.server.upgrade import export
 from scrubber.units import NS_PER_S
 
@@ -90,6 +91,7 @@ class Supervisor:
         self.origins.claim(self.policy, begun=True)
         self.health = HealthChecks(self.memory, self.journal)
         self.names = Names(self.policy.answers)
+        self.unresolved: dict[str, Trouble] = {}  # by name
         self.overview = Overview(self.memory, self.journal, self.saver, start.workers, start.listeners)
         self.overview.children = start.children
         self.connections_max = int(start.settings["connections_max"])
@@ -421,8 +423,12 @@ class Supervisor:
         """Names of origins whose time is over are asked for again; other addresses are another policy."""
         before = dict(self.names.errors)
         changed = await self.names.refresh(self.policy.gateway, self.loop.time())
-        for name in sorted(set(self.names.errors) - set(before)):
-            self._say(acts.made("origin_unresolved", f"origin {name} does not resolve: {self.names.errors[name]}"))
+        for name, error in sorted(self.names.errors.items()):
+            if self.unresolved.setdefault(name, Trouble()).tell(1, self.loop.time()):
+                self._say(acts.made("origin_unresolved", f"origin {name} does not resolve: {error}"))
+        for name in sorted(set(before) - set(self.names.errors)):
+            if name in self.policy.answers and self.names.answers.get(name) == self.policy.answers[name]:
+                self._say(acts.made("origin_resolved", f"origin {name} resolves again, to what it did before"))
         if not changed:
             return
         found = dict(self.names.answers)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from scrubber.config.log import Target
+from scrubber.server.trouble import Trouble
 
 WAITING_BYTES_MAX = 4 << 20
 SEND_BYTES_MAX = 1 << 20  # a look: other destinations get their turn
@@ -24,7 +25,6 @@ END_S = 0.5
 STEP_S = 0.05
 RETRY_S = 0.1
 RETRY_S_MAX = 5.0
-SAY_EVERY_S = 60.0
 
 
 class Syslog:
@@ -45,8 +45,7 @@ class Syslog:
         self._sent = 0  # bytes of the first one that are out
         self._retry_s = RETRY_S
         self._retry_at = 0.0
-        self._said = -SAY_EVERY_S
-        self._lost_said = 0
+        self._trouble = Trouble()
 
     @property
     def waiting(self) -> int:
@@ -215,7 +214,5 @@ class Syslog:
     def _lose(self, count: int, why: str) -> None:
         self.lines_lost += count
         self.error = why
-        now = time.monotonic()
-        if now - self._said >= SAY_EVERY_S:
-            lost, self._lost_said, self._said = self.lines_lost - self._lost_said, self.lines_lost, now
+        if lost := self._trouble.tell(count, time.monotonic()):
             self._log.error("log to %s: %s; %d lines lost", self.name, why, lost)

@@ -91,7 +91,7 @@ class Worker:
         try:
             self.engine.swap(_native.Policy(fds["policy"], prefixes))
             self.listen(received, listener_fds(fds))
-        except (PolicyRefused, _native.EngineError) as error:
+        except (PolicyRefused, _native.EngineError, MemoryError) as error:
             self.memory.refuse_generation(generation)
             self.log.error("policy %d was refused, the one in force stays: %s", generation, error)
 
@@ -130,6 +130,10 @@ def main(argv: list[str]) -> int:
         uvloop.run(serve(channel, start, logger))
     except ScrubberError as error:
         logger.error("%s (%s)", error.message, error.hint)
+        return 1
+    except MemoryError as error:
+        hint = "choose smaller pools (connections_max in [limits]), or raise the limit on memory"
+        logger.error("no memory for what a worker allocates at its start: %s (%s)", error, hint)
         return 1
     return 0
 

@@ -107,14 +107,18 @@ class Hostile:
             except Gone:
                 self.closed = True
                 raise
-        self.closed = exchange.closed_by_gateway(CLOSED_WITHIN_S)
+        end = time.monotonic() + CLOSED_WITHIN_S
+        closed = False
+        while not closed and time.monotonic() < end:  # what is still to come of the request is read off
+            closed = exchange.closed_by_gateway(end - time.monotonic())
+        self.closed = closed
         raise Gone
 
     def problem(self, port: int) -> str:
         """What is wrong afterwards: the next request has to be answered, by another connection than this one."""
         (request,) = self.origin.of(self.path)
         after = fetch(port, f"{self.path}/after")
-        end = time.monotonic() + CLOSED_WITHIN_S
+        end = time.monotonic() + CLOSED_WITHIN_S + 1
         while self.closed is None and time.monotonic() < end:
             time.sleep(0.005)
         if (after.status, after.body) != (200, b"ok"):

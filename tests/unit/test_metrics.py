@@ -19,7 +19,7 @@ timeouts_body timeouts_idle timeouts_write evicted_idle origin_connects origin_c
 origin_retries origin_bad ring_lines ring_lines_lost ring_acts ring_acts_refused table_full passes pass_ns
 tunnels tunnels_refused tunnels_cut
 log_sampled bytes_spliced
-origin_retries_refused origin_ejections origin_waits origin_wait_refused origin_shortages
+origin_retries_refused origin_ejections origin_waits origin_wait_refused origin_shortages accept_shortages
 """.split()  # noqa: SIM905 - a list of so many short words is easier to read as text
 GAUGES = (
     "beat_ns",
