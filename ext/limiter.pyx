@@ -68,6 +68,11 @@ cdef inline bint limiter_look(Limiter* t, uint64_t key, CellSight* sight) noexce
     return False
 
 
+# Key and time were read one after the other: whether they still stand there together, so that the time was never another key's.
+cdef inline bint limiter_holds(const CellSight* sight) noexcept nogil:
+    return load_u64(&sight.cell.key) == sight.key and load_u64(&sight.cell.tat_ns) == sight.tat_ns
+
+
 # Put (key, tat_ns) where sight was read. False: another was faster, or wrote the same key elsewhere in the bucket: look again.
 cdef inline bint limiter_swap(Limiter* t, uint64_t key, uint64_t tat_ns, const CellSight* sight) noexcept nogil:
     cdef Cell* bucket = t.cells + (key & t.bucket_mask) * CELLS_BUCKET
@@ -116,8 +121,8 @@ cdef void limiter_admit(Limiter* t, uint64_t key, const Rate* rate, uint64_t cos
         key = 1
     for _tries in range(LIMITER_TRIES):
         found = limiter_look(t, key, &sight)
-        if found and load_u64(&sight.cell.key) != key:
-            continue                # evicted between the two reads: the time was another's
+        if found and not limiter_holds(&sight):
+            continue
         limiter_answer(rate, cost, tolerance_ns, limiter_backlog_ns(&sight, found, now_ns), out)
         if out.limited or cost == 0:
             return
@@ -139,6 +144,8 @@ cdef void limiter_charge(Limiter* t, uint64_t key, const Rate* rate, uint64_t co
         key = 1
     for _tries in range(LIMITER_TRIES):
         found = limiter_look(t, key, &sight)
+        if found and not limiter_holds(&sight):
+            continue
         backlog_ns = limiter_backlog_ns(&sight, found, now_ns)
         if backlog_ns >= most_ns:
             return                  # in debt already, or from a rate that a reload made smaller: never forgiven here
