@@ -108,8 +108,8 @@ cdef uint64_t cache_write_end(CacheWriter* w, CacheRecord* r, const uint8_t* hea
 
 # A claim's word: nonce and when it lapses.
 cdef uint64_t cache_claim_word(uint64_t nonce, uint64_t until_ns) noexcept nogil
-# Become the one who fetches a key. CLAIM_*. eager: do not stop at pass or retry.
-cdef int cache_claim(Cache* c, const CacheKey* key, uint64_t claim, bint eager, uint64_t now_ns) noexcept nogil
+# Become the one who fetches a key. CLAIM_*. tag: a purge of that reaches the fetch. eager: do not stop at pass or retry.
+cdef int cache_claim(Cache* c, const CacheKey* key, uint64_t claim, uint64_t tag, bint eager, uint64_t now_ns) noexcept nogil
 # False: it lapsed, or the key was invalidated meanwhile. claim is changed to the renewed word.
 cdef bint cache_claim_renew(Cache* c, const CacheKey* key, uint64_t* claim, uint64_t until_ns) noexcept nogil
 # Give a claim up; nothing was stored. 0: leave as it is.

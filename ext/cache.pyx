@@ -266,7 +266,7 @@ cdef CacheEntry* cache_place_for(const Cache* c, CacheEntry* bucket, uint64_t ke
     return worst
 
 
-cdef int cache_claim(Cache* c, const CacheKey* key, uint64_t claim, bint eager, uint64_t now_ns) noexcept nogil:
+cdef int cache_claim(Cache* c, const CacheKey* key, uint64_t claim, uint64_t tag, bint eager, uint64_t now_ns) noexcept nogil:
     cdef CacheEntry* bucket
     cdef CacheEntry* e
     cdef uint32_t mine
@@ -286,6 +286,7 @@ cdef int cache_claim(Cache* c, const CacheKey* key, uint64_t claim, bint eager, 
     elif not eager and load_u64(&e.retry_ns) > now_ns:
         outcome = CLAIM_RETRY
     else:
+        store_u64(&e.tag, tag)
         store_u64(&e.claim, claim)
     lock_give(&bucket.lock, mine)
     return outcome
@@ -330,17 +331,20 @@ cdef bint cache_place(Cache* c, const CacheKey* key, uint64_t claim, uint64_t ta
         store_u64(&e.pos, pos)
         store_u64(&e.pass_ns, 0)
         store_u64(&e.retry_ns, 0)
-        if claim:
-            store_u64(&e.claim, 0)
         placed = True
+        if claim and not cas_u64(&e.claim, claim, 0):
+            cas_u64(&e.pos, pos, 0)     # forgotten since we looked: who forgets takes no lock
+            placed = False
     lock_give(&bucket.lock, mine)
     add_u64(&c.head.sequence, 1)
     return placed
 
 
 cdef void cache_forget(CacheEntry* e) noexcept nogil:
-    store_u64(&e.pos, 0)
+    # In this order, the reverse of cache_place's: either it finds its claim gone, or what it placed is forgotten here.
     store_u64(&e.claim, 0)
+    fence_full()
+    store_u64(&e.pos, 0)
 
 
 cdef void cache_invalidate(Cache* c, const CacheKey* key, uint64_t now_ns) noexcept nogil:

@@ -334,7 +334,7 @@ cdef bint cache_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noex
         # Nobody waits for it, yet it may be kept; one of those who try is enough.
         claim = cache_claim_word(x.request_id, e.now_ns + CLAIM_NS)
         u.key = u.primary
-        if cache_claim(&e.shared.cache, &u.key, claim, True, e.now_ns) == CLAIM_MINE:
+        if cache_claim(&e.shared.cache, &u.key, claim, u.tag, True, e.now_ns) == CLAIM_MINE:
             fetch_begin(e, x, claim)
     if u.answer.store == STORE_YES and u.state == USE_FETCH and u.claim:
         fill_begin(e, x, data)

@@ -276,7 +276,7 @@ cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, const Cache
     cdef uint64_t claim = cache_claim_word(x.request_id, e.now_ns + CLAIM_NS)
     # Parts, and what must not be stored, are fetched for nobody else; what another one fetches is good for them as well.
     cdef bint alone = u.ask.flags & (ASK_RANGE | ASK_NO_STORE) != 0
-    cdef int outcome = claim_seen(entry, e.now_ns) if alone else cache_claim(&e.shared.cache, &u.key, claim, False, e.now_ns)
+    cdef int outcome = claim_seen(entry, e.now_ns) if alone else cache_claim(&e.shared.cache, &u.key, claim, u.tag, False, e.now_ns)
     cdef bint waited = u.state == USE_WAIT
     if have and (alone or outcome == CLAIM_TAKEN or outcome == CLAIM_RETRY):
         meta_read(x, found, &a)
@@ -290,7 +290,7 @@ cdef bint cache_fetch(Core* e, Exchange* x, const CacheFound* found, const Cache
         answer(e, x, 502)
         return True
     if outcome == CLAIM_RETRY and not alone:
-        outcome = cache_claim(&e.shared.cache, &u.key, claim, True, e.now_ns)
+        outcome = cache_claim(&e.shared.cache, &u.key, claim, u.tag, True, e.now_ns)
     if outcome == CLAIM_TAKEN:
         return cache_join(e, x, found, have)
     cache_unlisted(e, x)

@@ -205,11 +205,11 @@ cdef class ProbeCache:
         cdef CacheFound found
         return bool(self.find(n, &found) and cache_is_old(self.cache, found.pos))
 
-    def claim(self, uint64_t n, uint64_t nonce, uint64_t until_ns, uint64_t now_ns, bint eager=False) -> tuple:
+    def claim(self, uint64_t n, uint64_t nonce, uint64_t until_ns, uint64_t now_ns, bint eager=False, uint64_t tag=0) -> tuple:
         """(CLAIM_*, the word)."""
         cdef CacheKey key = ProbeCache.key(n)
         word = cache_claim_word(nonce, until_ns)
-        return cache_claim(self.cache, &key, word, eager, now_ns), word
+        return cache_claim(self.cache, &key, word, tag, eager, now_ns), word
 
     def renew_claim(self, uint64_t n, uint64_t word, uint64_t until_ns):
         """The renewed word, or None."""
@@ -321,6 +321,6 @@ def probe_race_cache_claim(ProbeCache probe, ProbeTable meeting, uint64_t partie
                 with gil:
                     return -1
             key = ProbeCache.key(n)
-            if cache_claim(probe.cache, &key, cache_claim_word(nonce, <uint64_t>3 << 39), False, <uint64_t>1 << 40) == CLAIM_MINE:
+            if cache_claim(probe.cache, &key, cache_claim_word(nonce, <uint64_t>3 << 39), 0, False, <uint64_t>1 << 40) == CLAIM_MINE:
                 mine += 1
     return mine

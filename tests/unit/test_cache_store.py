@@ -211,6 +211,16 @@ def test_purge_by_tag_and_by_area() -> None:
     assert probe.get(3) == (HEAD, b"new")
 
 
+def test_purge_reaches_a_first_fetch() -> None:
+    """What was asked for before a purge may be the old answer: it is not stored after it."""
+    probe = store()
+    outcome, claim = probe.claim(1, nonce=7, until_ns=2 << 40, now_ns=1 << 40, tag=11)
+    assert outcome == W["CLAIM_MINE"]
+    assert probe.purge(1, 11) == 0
+    assert not probe.put(1, HEAD, b"old", area=1, claim=claim, tag=11)
+    assert probe.get(1) is None
+
+
 def test_writers_and_readers_of_several_processes() -> None:
     """A log of 512 KiB is written round hundreds of times; no reader ever gets a byte of another answer."""
     probe = _native.ProbeCache(make_memory(cache=1 << 19)[0])
