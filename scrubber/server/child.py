@@ -1,4 +1,5 @@
-"""What every child of the keeper does first: end with its parent, leave signals to it, take its start message.
+"""What every child of the keeper does first: leave signals to it, take its start message, give up privileges, end
+with its parent.
 
 Owns: the process-wide settings that supervisor and worker share, and the beat of a child that has no gauges slot.
 Invariant: a child never outlives its keeper, and no signal but SIGKILL and SIGSTOP reaches it: the keeper says when
@@ -15,6 +16,7 @@ import struct
 import sys
 import time
 
+from scrubber.server import privilege
 from scrubber.server.channel import Channel
 from scrubber.server.plan import BEAT_BYTES, Start
 
@@ -25,7 +27,7 @@ START_WAIT_S = 10.0
 
 def begin(argv: list[str]) -> tuple[Channel, Start]:
     """The channel named by the last argument, and what came over it first. SystemExit: this was not started by a
-    keeper."""
+    keeper. All that is imported later has to be readable for whom we are from then on."""
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(each, signal.SIG_IGN)
     try:
@@ -33,7 +35,8 @@ def begin(argv: list[str]) -> tuple[Channel, Start]:
         start = Start.from_received(channel.wait(START_WAIT_S))
     except (OSError, ValueError, IndexError) as error:
         sys.exit(f"this program is started by the keeper only ({error})\nTry: scrubber run GATEWAY.toml")
-    _bind_to_parent(start)
+    privilege.give_up()
+    _bind_to_parent(start)  # a death signal is forgotten when privileges change
     return channel, start
 
 

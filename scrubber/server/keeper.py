@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scrubber.errors import InternalError, ScrubberError
-from scrubber.server import activation, listen, log, memfd, notify
+from scrubber.server import activation, listen, log, memfd, notify, privilege
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat, end_with_parent, name_process
 from scrubber.server.handover import Handover
@@ -201,6 +201,7 @@ class Keeper:
                 child.process = subprocess.Popen(
                     [*self.plan.roles[child.role], str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
+                    stdout=None if child is self.supervisor else subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     env=self.environment,
                 )
@@ -569,6 +570,7 @@ def main(argv: list[str]) -> int:
     """`python -m scrubber.server.keeper FD`, FD being the plan's."""
     logger = log.setup("keeper")
     name_process("keeper")
+    privilege.keep_for_successors()
     try:
         plan = Plan.from_fd(int(argv[-1]))
     except (OSError, ValueError, IndexError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 Owns: the worker's loop and its obedience; everything that touches traffic is in `_native.Engine`.
 Invariants: no Python work for a connection or a request; no log line while serving well; a policy that does not load
-leaves the one in force; the garbage collector never runs.
+leaves the one in force; the garbage collector never runs; nothing of a client's is read before the process is confined.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import uvloop
 
@@ -119,13 +120,23 @@ async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    confine(_native.confine, logger)
     await worker.ended
+
+
+def confine(step: Callable[[], None], logger: logging.Logger) -> None:
+    """In the end only the system calls of serving are left: no file, no program, no other process (ext/confine.h)."""
+    try:
+        step()
+    except OSError as error:
+        logger.error("this kernel does not confine system calls (seccomp): %s; serving without", error.strerror)
 
 
 def main(argv: list[str]) -> int:
     """`python -m scrubber.server.worker FD`, FD being the channel to the keeper."""
     channel, start = child.begin(argv)
     logger = log.setup("worker", start.slot)
+    confine(_native.confine_start, logger)
     try:
         uvloop.run(serve(channel, start, logger))
     except ScrubberError as error:

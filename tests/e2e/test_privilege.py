@@ -1,0 +1,195 @@
+"""What the processes of a gateway may do: as the kernel says it, and as a captured worker would find it.
+
+A real worker is driven by ptrace (as root) to call what it must not; a process that confines itself in the
+same way tries a whole table of system calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import GatewayFactory
+from tests.e2e.driven import drive
+from tests.e2e.support import Gateway, alive, environment, until
+
+pytestmark = pytest.mark.timeout(120)
+
+DRIVEN = pytest.mark.skipif(os.geteuid() != 0 or os.uname().machine != "x86_64", reason="needs root, and x86_64")
+SANITIZED = os.environ.get("SCRUBBER_BUILD") == "asan"  # it reads files for its reports
+EPERM = 1
+
+
+def status(pid: int) -> dict[str, str]:
+    """/proc/PID/status, by word."""
+    return dict(re.findall(r"^(\w+):[ \t]*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+
+
+def pids(running: Gateway) -> dict[str, int]:
+    """Of each role."""
+    return {"keeper": running.process.pid} | {each["role"]: each["pid"] for each in running.status()["children"]}
+
+
+def test_every_process_as_the_kernel_has_it(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    for role, pid in pids(running).items():
+        found = status(pid)
+        assert found["NoNewPrivs"] == "1", role
+        assert found["Seccomp"] == ("2" if role == "worker" else "0"), role
+        assert Path(f"/proc/{pid}/fd").stat().st_uid == 0  # /proc says so of what is not dumpable
+        if role != "keeper":
+            assert {found[word] for word in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}, role
+            assert os.geteuid() != 0 or found["CapBnd"] == "0" * 16, role
+
+
+def test_a_worker_has_no_ring_that_passes_the_filter(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    fds = Path(f"/proc/{running.worker_pid()}/fd")
+    if os.access(fds, os.R_OK):
+        assert not [fd for fd in fds.iterdir() if "io_uring" in os.readlink(fd)]
+
+
+@DRIVEN
+def test_a_captured_worker_is_refused(gateway: GatewayFactory, tmp_path: Path) -> None:
+    running = gateway(workers=1)
+    pid, keeper = running.worker_pid(), running.process.pid
+    place = tmp_path / "written"
+    opens: list[tuple[str, tuple[int | bytes, ...]]] = [
+        ("openat", (-100, str(place).encode(), os.O_CREAT | os.O_WRONLY, 0o644)),
+        ("openat", (-100, b"/etc/passwd", os.O_RDONLY)),
+    ]
+    others: list[tuple[str, tuple[int | bytes, ...]]] = [
+        ("socket", (16, 3, 0)),  # AF_NETLINK
+        ("socket", (2, 3, 1)),  # a raw one
+        ("socket", (2, 2, 0)),  # UDP
+        ("kill", (keeper, 9)),
+        ("kill", (-1, 9)),
+        ("setuid", (0,)),
+        ("bind", (0, 0, 0)),
+        ("fchmodat", (-100, b"/tmp", 0o777)),
+        ("memfd_create", (b"x", 0)),
+        ("clone", (17, 0, 0, 0, 0)),
+        ("mprotect", (0x10000, 4096, 5)),
+        ("mmap", (0, 4096, 7, 0x22, -1, 0)),
+        ("ioctl", (2, 0x5412, b"x")),  # TIOCSTI
+        ("tgkill", (keeper, keeper, 9)),
+    ]
+    calls = [*([] if SANITIZED else opens), *others]
+    found = drive(pid, keeper, [(NUMBERS[name], arguments) for name, arguments in calls])
+    assert found == [-EPERM] * len(calls)
+    assert not place.exists()
+    assert alive(pid) and running.get("/hello")[0] == 200
+    assert running.worker_pid() == pid
+
+
+@DRIVEN
+@pytest.mark.parametrize("name", ["execve", "ptrace", "bpf", "process_vm_readv", "io_uring_setup"])
+def test_what_no_worker_ever_asks_for_ends_it(gateway: GatewayFactory, name: str) -> None:
+    running = gateway(workers=1)
+    pid = running.worker_pid()
+    assert drive(pid, running.process.pid, [(NUMBERS["getpid"], ()), (NUMBERS[name], (b"/bin/true",))]) == [pid]
+    until(lambda: running.worker_pid() not in (0, pid), 10, "another worker")
+    assert "ended by signal 31" in running.stderr  # SIGSYS
+    until(lambda: running.get("/hello")[0] == 200, 10, "traffic again")
+
+
+# ── a process of our own, confined in the same way ──
+
+NUMBERS_X86_64 = {
+    "open": 2, "openat": 257, "creat": 85, "unlink": 87, "rename": 82, "mkdir": 83, "chmod": 90, "fchmodat": 268,
+    "truncate": 76, "ftruncate": 77, "pwrite64": 18, "link": 86, "symlink": 88, "mknod": 133, "chdir": 80,
+    "kill": 62, "tkill": 200, "rt_sigqueueinfo": 129, "pidfd_open": 434, "pidfd_send_signal": 424,
+    "setuid": 105, "setgid": 106, "setresuid": 117, "setgroups": 116, "capset": 126, "prctl": 157, "seccomp": 317,
+    "bind": 49, "listen": 50, "fork": 57, "vfork": 58, "clone": 56, "clone3": 435, "memfd_create": 319,
+    "mprotect": 10, "shmget": 29, "setrlimit": 160, "sched_setaffinity": 203, "inotify_init1": 294, "settimeofday": 164,
+    "socket": 41, "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
+    "bpf": 321, "perf_event_open": 298, "mount": 165, "unshare": 272, "setns": 308, "chroot": 161, "keyctl": 250,
+    "getpid": 39, "mmap": 9, "ioctl": 16, "tgkill": 234, "io_uring_setup": 425, "userfaultfd": 323, "pidfd_getfd": 438, "personality": 135, "init_module": 175,
+}  # fmt: skip
+NUMBERS_AARCH64 = {
+    "openat": 56, "fchmodat": 53, "truncate": 45, "ftruncate": 46, "pwrite64": 68, "unlinkat": 35, "renameat2": 276,
+    "kill": 129, "tkill": 130, "pidfd_open": 434, "setuid": 146, "setgid": 144, "capset": 91, "prctl": 167,
+    "seccomp": 277, "bind": 200, "listen": 201, "clone": 220, "clone3": 435, "memfd_create": 279, "mprotect": 226,
+    "socket": 198, "execve": 221, "execveat": 281, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271,
+    "bpf": 280, "perf_event_open": 241, "mount": 40, "unshare": 97, "setns": 268, "chroot": 51, "keyctl": 219,
+    "io_uring_setup": 425, "userfaultfd": 282, "pidfd_getfd": 438, "personality": 92, "init_module": 105,
+}  # fmt: skip
+NUMBERS = {"x86_64": NUMBERS_X86_64, "aarch64": NUMBERS_AARCH64}[os.uname().machine]
+KILLED = (
+    "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "bpf", "perf_event_open", "mount",
+    "unshare", "setns", "chroot", "keyctl", "io_uring_setup", "userfaultfd", "pidfd_getfd", "personality",
+    "init_module",
+)  # fmt: skip
+NEEDS_ARGUMENTS = ("mprotect", "socket", "getpid", "mmap", "ioctl", "tgkill")  # refused for what they ask: see above
+OPENS = ("open", "openat")
+CONFINED = """
+import ctypes, errno, json, sys
+from scrubber import _native
+from scrubber.server import privilege
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = json.loads(sys.argv[1])
+privilege.give_up()
+_native.confine_start()
+_native.confine()
+found = {}
+for name, number in numbers.items():
+    ctypes.set_errno(0)
+    libc.syscall(number, 0, 0, 0, 0, 0, 0)
+    found[name] = ctypes.get_errno()
+print(json.dumps(found))
+"""
+
+
+def confined(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, timeout=60, check=False, env=environment(),
+    )  # fmt: skip
+
+
+def test_a_table_of_calls_is_refused() -> None:
+    refused = {
+        name: number
+        for name, number in NUMBERS.items()
+        if name not in (*KILLED, *NEEDS_ARGUMENTS, *(OPENS if SANITIZED else ()))
+    }
+    done = confined(CONFINED, json.dumps(refused))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(refused, EPERM)
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_and_these_end_the_process(name: str) -> None:
+    assert confined(CONFINED, json.dumps({name: NUMBERS[name]})).returncode == -31
+
+
+def test_an_exception_is_still_told() -> None:
+    """Its traceback without the lines of the source, which cannot be read; and the end is an ordinary one."""
+    done = confined(CONFINED.partition("found =")[0] + "\nraise ValueError('told')", "{}")
+    assert done.returncode == 1 and "ValueError: told" in done.stderr
+
+
+def test_the_filter_is_for_threads_as_well() -> None:
+    program = CONFINED.partition("privilege.give_up")[0] + """
+import threading
+go, found = threading.Event(), []
+def late():
+    go.wait()
+    libc.syscall(numbers["kill"], 0, 0)
+    found.append(ctypes.get_errno())
+thread = threading.Thread(target=late)
+privilege.no_new_privileges()
+thread.start()
+_native.confine()
+go.set()
+thread.join()
+print(found)
+"""
+    done = confined(program, json.dumps({"kill": NUMBERS["kill"]}))
+    assert done.stdout.strip() == f"[{EPERM}]", done.stderr
