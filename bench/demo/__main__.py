@@ -173,6 +173,7 @@ def main(seed: int | None, unprotected: bool, people: int, calm: int, flood: int
     }
     try:
         with tempfile.TemporaryDirectory(prefix="scrubber-demo-") as home:
+            Path(home).chmod(0o755)  # where root runs this the gateway's processes are other users
             uvloop.run(run.go(Path(home)))
             run_s = time.monotonic() - began
             about["durations"] = {"run_s": round(run_s, 2), "people_s": run.plan.seconds}

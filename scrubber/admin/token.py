@@ -11,8 +11,9 @@ import secrets
 from scrubber.errors import OperatorError
 
 
-def make(path: str) -> None:
-    """Write a new token unless the file is there. OperatorError: it cannot be written."""
+def make(path: str, owner: tuple[int, int] | None = None) -> None:
+    """Write a new token unless the file is there. `owner`: uid and gid, not ours. OperatorError: it cannot be
+    written."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
@@ -22,6 +23,8 @@ def make(path: str) -> None:
         raise OperatorError(f"cannot write {path}: {error.strerror}", hint=hint) from None
     try:
         with os.fdopen(fd, "w", encoding="ascii") as file:
+            if owner is not None:
+                os.fchown(fd, *owner)
             file.write(secrets.token_urlsafe(32) + "\n")
     except OSError as error:
         os.unlink(path)  # else the next start finds half of one

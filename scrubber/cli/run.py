@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,21 +22,23 @@ def run(gateway: Path, as_json: bool) -> None:
     Says "ready: …" on stdout once it serves.
     """
     from scrubber.mandate.load import load_all  # noqa: PLC0415 - see check
-    from scrubber.server import activation, start  # noqa: PLC0415 - loads the native core
+    from scrubber.server import activation, start, users  # noqa: PLC0415 - loads the native core
 
     inherited = activation.take(os.environ)
     loaded = load_all(gateway)
-    say_notices(loaded, start.files_notice(loaded.gateway))
+    whose = users.look_up(loaded.gateway.users)
+    more = [start.files_notice(loaded.gateway), users.unread_notice(loaded.gateway, whose)]
+    say_notices(loaded, [f"{users.described(whose)}, without an enforcer: blocks stay inside the gateway", *more])
     start.become_keeper(start.prepare(loaded, inherited=inherited, as_json=as_json))
 
 
-def say_notices(loaded: Loaded, more: str | None) -> None:
+def say_notices(loaded: Loaded, more: Sequence[str | None]) -> None:
     """What the operator should know at every start, on stderr."""
     console = output.stderr()
     for problem in loaded.problems:
         console.print(output.problem_text(problem))
     found = notices(loaded.gateway, [mandate.id for mandate in loaded.mandates])
-    for notice in [*found, *([more] if more else [])]:
+    for notice in [*found, *filter(None, more)]:
         console.print(f"note: {notice}", markup=False)
 
 
@@ -47,5 +50,4 @@ def notices(gateway: Gateway, mandate_ids: list[str]) -> list[str]:
         found.append(f"unsigned {word} accepted, as allow_unsigned = true says: {', '.join(mandate_ids)}")
     if not gateway.enforce:
         found.append("dry run (enforce = false): decides and records, touches nothing")
-    found.append(f"all processes run as uid {os.geteuid()}, without an enforcer: blocks stay inside the gateway")
     return found

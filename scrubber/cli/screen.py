@@ -97,13 +97,15 @@ def _ms(value: float | None) -> str:
 
 
 def _children(status: Mapping[str, Any]) -> Table:
-    table = _table("process", "pid", "beat", "restarts", "policy", "connections", "in flight")
+    table = _table("process", "pid", "uid", "seccomp", "beat", "restarts", "policy", "connections", "in flight")
     for child in status["children"]:
         name = child["role"] if child["slot"] < 0 else f"{child['role']}[{child['slot']}]"
         age = child["beat_age_ms"]
         table.add_row(
             name,
             str(child["pid"]) if child["pid"] else Text("none", "red"),
+            "" if child["uid"] is None else str(child["uid"]),
+            child["seccomp"] or "",
             "none yet" if age is None else f"{age:,.0f} ms ago",
             f"{child['restarts']:,}",
             str(child.get("generation", "")),

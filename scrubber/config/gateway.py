@@ -27,6 +27,7 @@ from scrubber.config.pages import MAINTENANCE, PAGE, Maintenance, Page
 from scrubber.config.routes import Route
 from scrubber.config.routes_check import PageReader, check_area, check_patterns
 from scrubber.config.tunnel import Tunnel, Upgrades
+from scrubber.config.users import Users
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
 from scrubber.errors import Problem, ValueRefused
 from scrubber.units import (
@@ -366,6 +367,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin: Annotated[Admin, Doc("The admin side.")] = Admin()
     log: Annotated[Log, Doc("Access lines and acts: see [operations](operations.md#logs).")] = Log()
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
+    users: Annotated[Users, Doc("As whom the processes run: see [operations](operations.md#privileges).")] = Users()
     dns: Annotated[Dns, Doc("How names of origins are resolved.")] = Dns()
     memory: Annotated[
         Memory,

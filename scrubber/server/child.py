@@ -35,7 +35,7 @@ def begin(argv: list[str]) -> tuple[Channel, Start]:
         start = Start.from_received(channel.wait(START_WAIT_S))
     except (OSError, ValueError, IndexError) as error:
         sys.exit(f"this program is started by the keeper only ({error})\nTry: scrubber run GATEWAY.toml")
-    privilege.give_up()
+    privilege.give_up(start.user)
     _bind_to_parent(start)  # a death signal is forgotten when privileges change
     return channel, start
 

@@ -240,6 +240,7 @@ class Keeper:
             self.plan.settings,
             [each.describe() for each in self.children],
             fds,
+            self.plan.users.get(child.role),
             self.held,
         )
 

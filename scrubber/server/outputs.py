@@ -16,6 +16,7 @@ from scrubber.errors import OperatorError
 from scrubber.server.access_log import STDOUT, AccessLog, Sink, check_writable
 from scrubber.server.log_format import Render, SyslogMessage, renderer
 from scrubber.server.syslog import Syslog
+from scrubber.server.users import User, ask_as
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,11 @@ def _output(sink: Sink, lines: Destination | None, acts: Destination | None) -> 
     return Output(sink, form, lines is not None, acts is not None, renderer(form), message)
 
 
-def check_files(log: Log) -> None:
-    """OperatorError: a file that cannot be written. Leaves empty files at most."""
+def check_files(log: Log, user: User | None = None) -> None:
+    """OperatorError: a file that cannot be written, by this user or, None, by us. Leaves empty files at most."""
     for to in {place.to for place in (*log.access, *log.acts)}:
-        if to.kind == "file" and (why := check_writable(to.address)):
+        if to.kind == "file" and (why := ask_as(user, lambda to=to: check_writable(to.address) or "")):  # type: ignore[misc]
             hint = 'name another file in [log], or "-" for stdout, or "off"'
+            if user is not None:
+                hint += f"; the supervisor writes it, as uid {user[0]}, who has to reach its directory"
             raise OperatorError(f"cannot write the access log {to.address}: {why}", hint=hint)

@@ -21,6 +21,7 @@ from scrubber.control.status import History, describe_people
 from scrubber.server.journal import Journal
 from scrubber.server.origins import Origins
 from scrubber.server.plan import ListenerPlan
+from scrubber.server.privilege import Privileges
 from scrubber.server.saver import Saver
 
 ORIGIN_S = 1.0  # for a connection to an origin to come about, when nobody asked
@@ -156,7 +157,13 @@ class Overview:
         now_ns = time.monotonic_ns()
         found = []
         for child in self.children:
-            entry: dict[str, Any] = {**child, "beat_age_ms": 0.0}
+            privileges = Privileges.of(child["pid"])
+            entry: dict[str, Any] = {
+                **child,
+                "beat_age_ms": 0.0,
+                "uid": privileges.uid if privileges else None,
+                "seccomp": privileges.seccomp if privileges else None,
+            }
             if child["slot"] >= 0:
                 gauges = self.memory.gauges(child["slot"])
                 beat_ns = gauges["beat_ns"]

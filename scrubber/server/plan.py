@@ -73,6 +73,7 @@ class Plan:
     predecessor: int = -1  # channel to it
     serving: int = -1  # memfd with the pid of the keeper that serves, shared by all that succeed one another
     waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
+    users: dict[str, tuple[int, int]] = field(default_factory=dict)  # role -> uid, gid; empty: all are who we are
     as_json: bool = False  # how to say why it cannot start
 
     def to_fd(self) -> int:
@@ -98,6 +99,7 @@ class Plan:
             raise ValueError("the plan was written by another version")
         raw["listeners"] = [ListenerPlan(**each) for each in raw["listeners"]]
         raw["handed"] = {key: HandedSocket(**each) for key, each in raw["handed"].items()}
+        raw["users"] = {role: (int(uid), int(gid)) for role, (uid, gid) in raw["users"].items()}
         plan = cls(**raw)
         for each in plan.descriptors():
             os.set_inheritable(each, False)
@@ -122,6 +124,7 @@ class Start:
     settings: dict[str, Any]
     children: list[dict[str, Any]]
     fds: dict[str, int]  # "beat", "policy", "prefix.0"…, "region.KIND", "listener.0"…
+    user: tuple[int, int] | None = None  # uid and gid to become; None: stays who the keeper is
     held: bool = False  # a predecessor still serves: no listeners and no admin side until "go"
 
     def to_message(self) -> tuple[dict[str, Any], list[int]]:
@@ -137,6 +140,7 @@ class Start:
             raise ValueError("the first message of a channel is start")
         names = body.pop("names")
         body["listeners"] = [ListenerPlan(**each) for each in body["listeners"]]
+        body["user"] = (int(body["user"][0]), int(body["user"][1])) if body["user"] else None
         fds, received.fds = received.fds, []
         return cls(**body, fds=dict(zip(names, fds, strict=True)))
 

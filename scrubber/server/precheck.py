@@ -13,7 +13,7 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from scrubber.config.log import Target
 from scrubber.config.network import Endpoint
 from scrubber.config.origins import ORIGINS_IDLE
 from scrubber.errors import Problem, ScrubberError
+from scrubber.server import users
 from scrubber.server.listen import EVERYWHERE
 
 FILES_OWN = 100  # listeners, epoll, memory, logs
@@ -61,8 +62,9 @@ def precheck(gateway: Gateway, *, probe: bool = False, listening: Running = lamb
     """All of it. `listening`: addresses that the running gateway of these files listens on; None: it does not say."""
     found = Findings(gateway.file)
     _check_files(gateway, found)
-    _check_state(gateway, found)
-    _check_log(gateway, found)
+    whose = _check_users(gateway, found)
+    _check_state(gateway, found, whose)
+    _check_log(gateway, found, whose)
     _check_listeners(gateway, found, listening)
     if probe:
         _probe(gateway, found)
@@ -93,14 +95,31 @@ def _check_files(gateway: Gateway, found: Findings) -> None:
         found.warn("limits.connections_max", message, hint)
 
 
+# ── users ──
+
+
+def _check_users(gateway: Gateway, found: Findings) -> dict[str, users.User]:
+    """As whom processes would run, and what they could not read again."""
+    try:
+        whose = users.look_up(gateway.users)
+        notice = users.unread_notice(gateway, whose)
+    except ScrubberError as error:
+        found.warn("users", f"the gateway will not start: {error.message}", error.hint)
+        return {}
+    if notice:
+        found.warn("users.supervisor", notice, "let that user read them, and pass through the directories above")
+    return whose
+
+
 # ── the state directory ──
 
 
-def _check_state(gateway: Gateway, found: Findings) -> None:
-    _check_directory(gateway.state_dir, "state_dir", found)
+def _check_state(gateway: Gateway, found: Findings, whose: Mapping[str, users.User]) -> None:
+    uid = whose["supervisor"][0] if whose else os.geteuid()
+    _check_directory(gateway.state_dir, "state_dir", uid, found)
     home = str(Path(gateway.admin.socket).parent)
     if home != gateway.state_dir:
-        _check_directory(home, "admin.socket", found)
+        _check_directory(home, "admin.socket", uid, found)
     if os.path.lexists(gateway.admin.token_file):
         try:
             token.read(gateway.admin.token_file)
@@ -108,7 +127,7 @@ def _check_state(gateway: Gateway, found: Findings) -> None:
             found.warn("admin.socket", error.message, error.hint)
 
 
-def _check_directory(path: str, place: str, found: Findings) -> None:
+def _check_directory(path: str, place: str, uid: int, found: Findings) -> None:
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -120,8 +139,8 @@ def _check_directory(path: str, place: str, found: Findings) -> None:
         return
     if not stat.S_ISDIR(there.st_mode):
         found.warn(place, f"{path} is not a directory", "choose another one")
-    elif there.st_uid != os.geteuid() or stat.S_IMODE(there.st_mode) & 0o022:
-        hint = f"it must be a directory of uid {os.geteuid()} that nobody else may write (chmod 700 {path})"
+    elif there.st_uid not in (uid, os.geteuid()) or stat.S_IMODE(there.st_mode) & 0o022:
+        hint = f"it must be a directory of uid {uid} that nobody else may write (chmod 700 {path})"
         found.warn(place, f"{path} is not safe to keep state in", hint)
 
 
@@ -138,13 +157,20 @@ def not_creatable(path: str) -> str:
 # ── the log ──
 
 
-def _check_log(gateway: Gateway, found: Findings) -> None:
+def _check_log(gateway: Gateway, found: Findings, whose: Mapping[str, users.User]) -> None:
     for name, places in (("access", gateway.log.access), ("acts", gateway.log.acts)):
         for i, place in enumerate(places):
             if name == "acts" and place.to in {each.to for each in gateway.log.access}:
                 continue
-            if why := _log_refuses(place.to, gateway.state_dir):
+            if why := _log_refuses_as(whose.get("supervisor"), place.to, gateway.state_dir):
                 found.warn(f"log.{name}[{i}].to", f"{place.to}: {why}", LOG_HINTS[place.to.kind == "file"])
+
+
+def _log_refuses_as(user: users.User | None, to: Target, state_dir: str) -> str:
+    """The state directory becomes the supervisor's at the start; others are as they are."""
+    if str(Path(to.address).parent) == state_dir:
+        user = None
+    return users.ask_as(user, lambda: _log_refuses(to, state_dir))
 
 
 def _log_refuses(to: Target, state_dir: str) -> str:

@@ -136,7 +136,7 @@ class Privileges:
         """None: it is gone."""
         try:
             with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-                words = dict(re.findall(r"^(\w+):\s*(.*)$", file.read(), re.MULTILINE))
+                words = dict(re.findall(r"^(\w+):[ \t]*(.*)$", file.read(), re.MULTILINE))
         except OSError:
             return None
         return cls(

@@ -28,14 +28,17 @@ class Secret:
     blocks: bytes  # 32 bytes, of the file of blocks
 
 
-def make(directory: str) -> Secret:
-    """The secret of a state directory, made where there is none. OperatorError."""
+def make(directory: str, owner: tuple[int, int] | None = None) -> Secret:
+    """The secret of a state directory, made where there is none; `owner`: (uid, gid) of who is to read it.
+    OperatorError."""
     path = Path(directory) / NAME
     temporary = f"{path}.{os.getpid()}"
     try:
         if not path.exists():
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
+                if owner is not None:
+                    os.fchown(fd, *owner)
                 os.write(fd, secrets.token_hex(BYTES).encode() + b"\n")
                 os.fsync(fd)
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import resource
 import stat
 import sys
@@ -30,7 +31,7 @@ from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
 from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots
-from scrubber.server import block_file, images, memfd, outputs, secret
+from scrubber.server import block_file, images, memfd, outputs, privilege, secret, users
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.precheck import files_needed
@@ -40,6 +41,7 @@ from scrubber.units import NS_PER_S
 FIRST_GENERATION = 1
 BUFFERS_MIN = 8192
 COUNT_CELLS_MIN = 1024
+OURS = re.compile(r"admin\.(sock|sock\.lock|token)|(access|acts)\.log.*")  # what lies in a state directory
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ def prepare(
     """Everything made, and the plan of it. `former`: the keeper that we are to succeed; `inherited`: sockets of the
     service manager; `as_json`: how the keeper says why it cannot start. OperatorError, KernelError."""
     gateway = loaded.gateway
-    make_directory(gateway.state_dir)
-    make_directory(str(Path(gateway.admin.socket).parent))
+    whose = users.look_up(gateway.users)
+    supervisor = whose.get("supervisor")
+    make_directory(gateway.state_dir, supervisor)
+    make_directory(str(Path(gateway.admin.socket).parent), supervisor)
     lock = former.handover.lock if former else take_lock(gateway.admin.socket)
-    token.make(gateway.admin.token_file)
+    token.make(gateway.admin.token_file, supervisor)
     token.read(gateway.admin.token_file)
-    keys = secret.make(gateway.state_dir)
-    outputs.check_files(gateway.log)
+    keys = secret.make(gateway.state_dir, supervisor)
+    outputs.check_files(gateway.log, supervisor)
     answers, failed = answer_all(gateway, {})
     for problem in unresolved(gateway, failed):
         print(problem, file=sys.stderr)
@@ -110,6 +114,7 @@ def prepare(
         predecessor=former.handover.channel if former else -1,
         serving=former.handover.serving if former else -1,
         waiter_pid=former.handover.waiter_pid if former else 0,
+        users=whose,
         as_json=as_json,
     )
 
@@ -179,6 +184,8 @@ def become_keeper(plan: Plan) -> NoReturn:
     if not sys.flags.safe_path and sys.path[0] == home:  # `python -m scrubber` in a source tree: children find it too
         os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     fd = plan.to_fd()
+    if plan.users:
+        privilege.keep_as_root()
     os.execv(sys.executable, [*python("scrubber.server.keeper"), str(fd)])  # noqa: S606
 
 
@@ -189,18 +196,53 @@ def protects(gateway: Gateway) -> str:
     )
 
 
-def make_directory(path: str) -> None:
-    """Ours alone to write: mode 0700 where we make it. OperatorError: it is another's, or others may write there."""
+def make_directory(path: str, owner: users.User | None = None) -> None:
+    """The supervisor's alone to write: mode 0700 where we make it. `owner`: whom it is to belong to, if not us; what
+    root made for itself alone in an earlier version is handed over. OperatorError: it is another's, others may write
+    there, or its owner cannot reach it."""
+    uid = owner[0] if owner else os.geteuid()
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        made = _make_directory(path, owner)
         found = os.lstat(path)
+        if owner and not made and stat.S_ISDIR(found.st_mode) and (found.st_uid, found.st_mode & 0o777) == (0, 0o700):
+            _hand_over(path, owner)
+            found = os.lstat(path)
     except OSError as error:
         hint = "set state_dir in the gateway file to a directory that this user may write"
         raise OperatorError(f"cannot make the directory {path}: {error.strerror}", hint=hint) from None
     writable_by_others = stat.S_IMODE(found.st_mode) & 0o022
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or writable_by_others:
-        hint = f"it must be a directory of uid {os.geteuid()} that nobody else may write (chmod 700 {path})"
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or writable_by_others:
+        hint = f"it must be a directory of uid {uid} that nobody else may write (chown {uid} {path}; chmod 700 {path})"
         raise OperatorError(f"{path} is not safe to keep state in", hint=hint)
+    if owner and users.ask_as(owner, lambda: "" if os.access(path, os.W_OK | os.X_OK) else "no"):
+        hint = "put state_dir where that user gets to, as below /run or /var/lib, or chmod o+x the directories above it"
+        raise OperatorError(f"the supervisor, uid {uid}, does not reach {path}", hint=hint)
+
+
+def _make_directory(path: str, owner: users.User | None) -> bool:
+    """Whether it was not there. Directories above it stay ours."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return False
+    if owner:
+        os.chown(path, *owner, follow_symlinks=False)
+    return True
+
+
+def _hand_over(path: str, owner: users.User) -> None:
+    """Where nothing lies in it but what an earlier version put there. Nobody but root could write in it."""
+    with os.scandir(path) as entries:
+        found = list(entries)
+    if not found or not all(OURS.fullmatch(each.name) for each in found):
+        return
+    for each in found:
+        if each.is_file(follow_symlinks=False):
+            os.chown(each.path, *owner, follow_symlinks=False)
+    os.chown(path, *owner, follow_symlinks=False)
 
 
 def take_lock(socket_path: str) -> int:

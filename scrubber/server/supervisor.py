@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import importlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -68,6 +70,21 @@ LISTEN_S = 5.0  # for the keeper to bind
 UPGRADE_S = 60.0  # longer than the keeper waits for its successor
 EXPIRY_LOOK_S = 1.0
 NAMES_LOOK_S = 0.5
+# Imported late, by us or by what we import: the interpreter may lie where nobody but root can read.
+LATER = (
+    "scrubber.admin.app",
+    "concurrent.futures.thread",
+    "dns.resolver",
+    "dns.rdtypes.ANY.CNAME",
+    "dns.rdtypes.ANY.SOA",
+    "dns.rdtypes.IN.A",
+    "dns.rdtypes.IN.AAAA",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "encodings.unicode_escape",
+    "traceback",
+)
 CLOCK_SET_NS = 2_000_000_000
 
 
@@ -501,6 +518,9 @@ async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:
 
 def main(argv: list[str]) -> int:
     """`python -m scrubber.server.supervisor FD`, FD being the channel to the keeper."""
+    if os.geteuid() == 0:  # what only root may be able to read is imported before we are somebody else
+        for name in LATER:
+            importlib.import_module(name)
     channel, start = child.begin(argv)
     logger = log.setup("supervisor")
     try:

@@ -15,10 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from scrubber.config.users import SUPERVISOR_UID
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = 3.0 if os.environ.get("SCRUBBER_BUILD", "release") != "release" else 1.0  # sanitizers take their time
@@ -171,6 +174,16 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def open_way(directory: Path) -> None:
+    """Where root starts a gateway its processes are other users': they have to reach its files, which tests make."""
+    if os.geteuid() == 0:
+        os.chown(directory, SUPERVISOR_UID, SUPERVISOR_UID)
+        directory.chmod(0o755)
+        for each in directory.parents:
+            if each.is_relative_to(tempfile.gettempdir()) and each != Path(tempfile.gettempdir()):
+                each.chmod(each.stat().st_mode | 0o011)
+
+
 class Gateway:
     """`scrubber run`, running. Its files are in `directory`: gateway.toml, mandate.toml, state/."""
 
@@ -178,6 +191,7 @@ class Gateway:
         self, directory: Path, text: str, mandate: str | None, program: Sequence[str], env: dict[str, str]
     ) -> None:
         self.directory = directory
+        open_way(directory)
         self.file = directory / "gateway.toml"
         self.file.write_text(text)
         if mandate is not None:

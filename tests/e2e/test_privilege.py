@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from scrubber.config.users import SUPERVISOR_UID, WORKER_UID
+from scrubber.server.privilege import KEPT_AS_ROOT
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.driven import drive
 from tests.e2e.support import Gateway, alive, environment, until
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 DRIVEN = pytest.mark.skipif(os.geteuid() != 0 or os.uname().machine != "x86_64", reason="needs root, and x86_64")
 SANITIZED = os.environ.get("SCRUBBER_BUILD") == "asan"  # it reads files for its reports
 EPERM = 1
+KEPT = sum(1 << each for each in KEPT_AS_ROOT)
 
 
 def status(pid: int) -> dict[str, str]:
@@ -46,6 +49,54 @@ def test_every_process_as_the_kernel_has_it(gateway: GatewayFactory) -> None:
         if role != "keeper":
             assert {found[word] for word in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}, role
             assert os.geteuid() != 0 or found["CapBnd"] == "0" * 16, role
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make processes of other users")
+def test_processes_of_a_roots_gateway_are_other_users(gateway: GatewayFactory) -> None:
+    running = gateway(workers=1)
+    for role, pid in pids(running).items():
+        found, uid = status(pid), {"keeper": 0, "supervisor": SUPERVISOR_UID, "worker": WORKER_UID}[role]
+        assert found["Uid"].split() == [str(uid)] * 4
+        assert found["Gid"].split() == [str(uid)] * 4
+        assert role == "keeper" or found["Groups"].split() == []
+    keeper = status(running.process.pid)
+    assert {keeper["CapEff"], keeper["CapPrm"], keeper["CapBnd"]} == {f"{KEPT:016x}"}
+    assert f"supervisor uid {SUPERVISOR_UID}, worker uid {WORKER_UID}" in running.stderr
+    assert [(each["uid"], each["seccomp"]) for each in running.status()["children"]] == [
+        (SUPERVISOR_UID, ""),
+        (WORKER_UID, "filter"),
+    ]
+    assert {each.stat().st_uid for each in (running.state, *running.state.iterdir()) if each.suffix != ".lock"} == {
+        SUPERVISOR_UID
+    }
+    assert running.cli("reload").returncode == 0
+    assert running.get("/hello")[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make processes of other users")
+def test_a_directory_that_only_root_reaches_is_refused_before(gateway: GatewayFactory, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    running = gateway(workers=1, state_dir=str(closed / "state"), wait=False)
+    assert running.process.wait(30) == 1
+    assert f"the supervisor, uid {SUPERVISOR_UID}, does not reach {closed}/state" in running.stderr
+    assert "chmod o+x" in running.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make processes of other users")
+@pytest.mark.parametrize(
+    ("users", "why"),
+    [
+        ('worker = "no-such-user-here"', "there is no user no-such-user-here"),
+        ('worker = "57801"', "supervisor and workers have the same user"),
+        ('worker = "root"', "is not a user to run as"),
+        ("supervisor = 65534", "the supervisor may not run as 65534"),
+    ],
+)
+def test_users_that_are_refused(gateway: GatewayFactory, users: str, why: str) -> None:
+    running = gateway(workers=1, more=f"[users]\n{users}", wait=False)
+    assert running.process.wait(30) == 1
+    assert why in running.stderr
 
 
 def test_a_worker_has_no_ring_that_passes_the_filter(gateway: GatewayFactory) -> None:
@@ -110,7 +161,8 @@ NUMBERS_X86_64 = {
     "mprotect": 10, "shmget": 29, "setrlimit": 160, "sched_setaffinity": 203, "inotify_init1": 294, "settimeofday": 164,
     "socket": 41, "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
     "bpf": 321, "perf_event_open": 298, "mount": 165, "unshare": 272, "setns": 308, "chroot": 161, "keyctl": 250,
-    "getpid": 39, "mmap": 9, "ioctl": 16, "tgkill": 234, "io_uring_setup": 425, "userfaultfd": 323, "pidfd_getfd": 438, "personality": 135, "init_module": 175,
+    "getpid": 39, "mmap": 9, "ioctl": 16, "tgkill": 234, "io_uring_setup": 425,
+    "userfaultfd": 323, "pidfd_getfd": 438, "personality": 135, "init_module": 175,
 }  # fmt: skip
 NUMBERS_AARCH64 = {
     "openat": 56, "fchmodat": 53, "truncate": 45, "ftruncate": 46, "pwrite64": 68, "unlinkat": 35, "renameat2": 276,

@@ -19,7 +19,13 @@ from scrubber.cli.output import count_text
 from scrubber.cli.screen import show_blocks
 from scrubber.errors import OperatorError, Problem
 from scrubber.server import start
-from tests.e2e.support import gateway_text, mandate_text
+from tests.e2e.support import gateway_text, mandate_text, open_way
+
+
+@pytest.fixture(autouse=True)
+def _way(tmp_path: Path) -> None:
+    """As root: the supervisor's user reaches the files."""
+    open_way(tmp_path)
 
 
 @pytest.fixture

@@ -20,7 +20,13 @@ from scrubber.errors import Problem
 from scrubber.server import precheck as module
 from scrubber.server.precheck import is_running, precheck
 from scrubber.server.start import take_lock
-from tests.e2e.support import gateway_text, mandate_text
+from tests.e2e.support import gateway_text, mandate_text, open_way
+
+
+@pytest.fixture(autouse=True)
+def _way(tmp_path: Path) -> None:
+    """As root: the supervisor's user reaches the files."""
+    open_way(tmp_path)
 
 
 @pytest.fixture
