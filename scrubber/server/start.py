@@ -234,10 +234,10 @@ def _make_directory(path: str, owner: users.User | None) -> bool:
 
 
 def _hand_over(path: str, owner: users.User) -> None:
-    """Where nothing lies in it but what an earlier version put there. Nobody but root could write in it."""
+    """Where nothing lies in it but what an earlier version put there, if anything; only root could write in it."""
     with os.scandir(path) as entries:
         found = list(entries)
-    if not found or not all(OURS.fullmatch(each.name) for each in found):
+    if not all(OURS.fullmatch(each.name) for each in found):
         return
     for each in found:
         if each.is_file(follow_symlinks=False):

@@ -22,7 +22,7 @@ import pytest
 
 from tests import wanted
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import ROOT, SLOW, Gateway, Origin, until
+from tests.e2e.support import ROOT, SLOW, Gateway, Origin, open_way, until
 from tests.unit.test_log_format import COMBINED, SYSLOG
 from tests.unit.test_syslog import frames
 
@@ -299,6 +299,7 @@ def test_reopening_where_it_cannot_be_says_why(gateway: GatewayFactory) -> None:
     running = gateway(workers=1, more='[log]\naccess = "logs/access.log"\n', wait=False)
     assert running.process.wait(20 * SLOW) == 1  # no such directory
     (running.state / "logs").mkdir()
+    open_way(running.state / "logs")
     again = gateway(directory=running.directory, text=running.file.read_text())
     again.get("/one")
     until(lambda: requests_in(running.state / "logs" / "access.log") == 1)

@@ -73,6 +73,34 @@ def test_processes_of_a_roots_gateway_are_other_users(gateway: GatewayFactory) -
     assert running.get("/hello")[0] == 200
 
 
+def test_without_root_all_are_one_user_and_confined_all_the_same(gateway: GatewayFactory) -> None:
+    uid = SUPERVISOR_UID if os.geteuid() == 0 else os.geteuid()
+    become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if os.geteuid() == 0 else []
+    can = subprocess.run([*become, sys.executable, "-c", "import scrubber._native"], check=False, env=environment())
+    if can.returncode:
+        pytest.skip("the interpreter or the package can be read by root only")
+    running = gateway(workers=1, command=become)
+    assert f"all processes run as uid {uid}" in running.stderr
+    for role, pid in pids(running).items():
+        found = status(pid)
+        assert (found["Uid"].split()[0], found["CapEff"], found["NoNewPrivs"]) == (str(uid), "0" * 16, "1"), role
+        assert found["Seccomp"] == ("2" if role == "worker" else "0"), role
+        assert Path(f"/proc/{pid}/fd").stat().st_uid == 0
+    assert running.get("/hello")[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make processes of other users")
+def test_an_earlier_versions_state_is_handed_over(gateway: GatewayFactory, tmp_path: Path) -> None:
+    state = tmp_path / "g0" / "state"
+    state.mkdir(parents=True, mode=0o700)
+    (state / "access.log").write_text("")
+    (state / "access.log").chmod(0o640)
+    running = gateway(workers=1)
+    assert state.stat().st_uid == (state / "access.log").stat().st_uid == SUPERVISOR_UID
+    assert running.get("/hello")[0] == 200
+    until(running.log_lines, 10, "a line in the log that was there")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make processes of other users")
 def test_a_directory_that_only_root_reaches_is_refused_before(gateway: GatewayFactory, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
