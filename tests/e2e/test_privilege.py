@@ -73,13 +73,17 @@ def test_processes_of_a_roots_gateway_are_other_users(gateway: GatewayFactory) -
     assert running.get("/hello")[0] == 200
 
 
-def test_without_root_all_are_one_user_and_confined_all_the_same(gateway: GatewayFactory) -> None:
+def test_without_root_all_are_one_user_and_confined_all_the_same(gateway: GatewayFactory, tmp_path: Path) -> None:
     uid = SUPERVISOR_UID if os.geteuid() == 0 else os.geteuid()
     become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if os.geteuid() == 0 else []
-    can = subprocess.run([*become, sys.executable, "-c", "import scrubber._native"], check=False, env=environment())
+    again = "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'import scrubber._native'])"
+    can = subprocess.run([*become, sys.executable, "-c", again], check=False, env=environment(), capture_output=True)
     if can.returncode:
         pytest.skip("the interpreter or the package can be read by root only")
-    running = gateway(workers=1, command=become)
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, uid, uid)
+    running = gateway(workers=1, command=become, directory=own)
     assert f"all processes run as uid {uid}" in running.stderr
     for role, pid in pids(running).items():
         found = status(pid)
