@@ -41,7 +41,8 @@ from scrubber.units import NS_PER_S
 FIRST_GENERATION = 1
 BUFFERS_MIN = 8192
 COUNT_CELLS_MIN = 1024
-OURS = re.compile(r"admin\.(sock|sock\.lock|token)|(access|acts)\.log.*|blocks|secret")  # what lies in a state directory
+# What lies in a state directory.
+OURS = re.compile(r"admin\.(sock|sock\.lock|token)|(access|acts)\.log.*|blocks|secret")
 
 
 @dataclass(frozen=True)
