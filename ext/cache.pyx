@@ -70,6 +70,14 @@ cdef inline uint64_t chunk_check(const HashKey* secret, uint64_t body_id, uint32
     return siphash(&key, data, n)
 
 
+# Over a record's head, sizes and lead, for this one place: what a writer held up for a round of the log puts over a later record is none.
+cdef inline uint64_t lead_check(const HashKey* secret, uint64_t pos, const uint8_t* lead, uint64_t length) noexcept nogil:
+    cdef HashKey key
+    key.k0 = secret.k0 ^ pos
+    key.k1 = secret.k1
+    return siphash(&key, lead + 8, length - 8)
+
+
 cdef bint cache_read(const Cache* c, const HashKey* secret, const CacheKey* key, uint64_t pos, uint8_t* lead,
                      CacheFound* out) noexcept nogil:
     cdef const uint8_t* at
@@ -91,7 +99,7 @@ cdef bint cache_read(const Cache* c, const HashKey* secret, const CacheKey* key,
     # The copy above decides what is copied here; the check is over this copy and the sizes that were used.
     memcpy(lead, at, length)
     memcpy(lead, r, sizeof(CacheRecord))
-    if siphash(secret, lead + 8, length - 8) != r.check or not cache_within(c, pos):
+    if lead_check(secret, pos, lead, length) != r.check or not cache_within(c, pos):
         return False
     if r.epoch != load_u64(&c.head.epochs[r.area]):
         return False
@@ -195,7 +203,7 @@ cdef uint64_t cache_write_end(CacheWriter* w, CacheRecord* r, const uint8_t* hea
     memcpy(lead, r, sizeof(CacheRecord))
     memcpy(lead + sizeof(CacheRecord), w.checks, checks)
     memcpy(lead + sizeof(CacheRecord) + checks, head, w.head_bytes)
-    r.check = siphash(&w.secret, lead + 8, length - 8)
+    r.check = lead_check(&w.secret, w.pos, lead, length)
     memcpy(lead, &r.check, 8)
     memcpy(w.at, lead, length)
     return w.pos

@@ -174,6 +174,14 @@ cdef class ProbeCache:
         return self.write(n, <const uint8_t*><const char*>head, <uint32_t>len(head), <const uint8_t*><const char*>body,
                           <uint32_t>len(body), 0, n + 77, 0)
 
+    def write_over(self, uint64_t pos, uint64_t n, uint32_t nbytes) -> None:
+        """What lies at a position, byte for byte, where the record of n does: as a writer does that was held up for a round of the log."""
+        cdef CacheFound found
+        cdef uint64_t last = self.cache.log_bytes - 1
+        if not self.find(n, &found) or (pos & last) + nbytes > last or (found.pos & last) + nbytes > last:
+            raise ValueError("no such record")
+        memcpy(self.cache.log + (found.pos & last), self.cache.log + (pos & last), nbytes)
+
     cdef bint find(self, uint64_t n, CacheFound* found) noexcept nogil:
         cdef CacheKey key = ProbeCache.key(n)
         cdef CacheEntry entry

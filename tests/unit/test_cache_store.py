@@ -211,6 +211,16 @@ def test_purge_by_tag_and_by_area() -> None:
     assert probe.get(3) == (HEAD, b"new")
 
 
+def test_a_writer_that_is_late_by_a_round_of_the_log_brings_nothing_back() -> None:
+    """Whole, and of the same key, but not the record that was put there: it may be from before a purge."""
+    probe = store()
+    late = probe.write_only(1, HEAD, b"old")
+    assert probe.put(1, HEAD, b"new")
+    assert probe.get(1) == (HEAD, b"new")
+    probe.write_over(late, 1, 256)
+    assert probe.get(1) is None
+
+
 def test_purge_reaches_a_first_fetch() -> None:
     """What was asked for before a purge may be the old answer: it is not stored after it."""
     probe = store()
