@@ -52,6 +52,6 @@ cdef uint32_t counts_add(Shared* s, uint64_t key, int32_t delta) noexcept nogil:
         if cell != NULL:
             count = <int64_t>load_u32(&cell.count) + delta
             store_u32(&cell.count, <uint32_t>(0 if count < 0 else count if count < COUNTS_FULL else COUNTS_FULL - 1))
-            # Seen by all before we look at theirs: else two that come at once each miss the other, and both pass a limit that has room for one.
+            # Seen by all before we look at theirs: else two that come at once miss each other, and both pass a limit with room for one.
             fence_full()
     return counts_sum(s, key)
