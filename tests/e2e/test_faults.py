@@ -143,10 +143,13 @@ def test_names_cannot_be_asked_for(gateway: GatewayFactory, named: Callable[...,
 
 # ── what the machine has ──
 
+# A gateway that root starts so changes no users: it does as we do, and the limits of its processes are ours to set.
+ONE_USER = ("setpriv", "--bounding-set", "-setuid")
+
 
 def test_descriptors_run_out(gateway: GatewayFactory, origin: Origin) -> None:
     """Who is connected is served; who is not waits in the queue, and is served when there are some again."""
-    running = gateway(workers=1)
+    running = gateway(workers=1, command=ONE_USER)
     with Wire(running.port) as kept:
         assert kept.get("/hello").status == 200
         with no_descriptor_left(running.worker_pid()):
@@ -180,7 +183,7 @@ def test_memory_is_refused_at_the_start(gateway: GatewayFactory, as_bytes: int) 
 
 def test_memory_is_refused_while_running(gateway: GatewayFactory, origin: Origin) -> None:
     """Everything for traffic was allocated at the start. A reload that would need more changes nothing, and says so."""
-    running = gateway(workers=1)
+    running = gateway(workers=1, command=ONE_USER)
     assert running.get("/hello")[0] == 200
     pid = running.worker_pid()
     size_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
@@ -250,7 +253,7 @@ def test_the_disk_is_full(gateway: GatewayFactory, origin: Origin, tmp_path: Pat
 def test_a_disk_that_is_full_at_the_start_is_an_error(gateway: GatewayFactory, tmp_path: Path) -> None:
     words = on_small_disk(tmp_path / "g0" / "state")
     words[4] = words[4].replace("exec", f'{{ cat /dev/zero >"{tmp_path}/g0/state/filler" 2>/dev/null; true; }} && exec')
-    running = gateway(workers=1, command=words, wait=False)
+    running = gateway(workers=1, command=[*ONE_USER, *words], wait=False)
     assert running.process.wait(20 * SLOW) == 1
     assert "No space left" in running.stderr
     assert "Traceback" not in running.stderr
