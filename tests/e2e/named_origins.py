@@ -6,6 +6,7 @@ Owns: their listening sockets. `Named.healthy` decides what /healthz answers; wh
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ class _UnixServer(_Server):
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's asks for the name of a host
+        os.chmod(str(self.server_address), 0o666)  # workers are other users
         self.server_name, self.server_port = "", 0
 
 

@@ -7,6 +7,7 @@ that are not a well-formed request are recorded as `malformed`, never guessed at
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -213,6 +214,8 @@ class Recorder:
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(host.removeprefix("unix:") if unix else (host, port))
+        if unix:
+            os.chmod(host.removeprefix("unix:"), 0o666)  # workers are other users
         self.listener.listen(512)
         self.host = host
         self.port: int = 0 if unix else self.listener.getsockname()[1]

@@ -61,6 +61,8 @@ def refused(port: int) -> bool:
     return False
 
 
+# Before the program: a gateway that root starts so changes no users, and the limits of its processes are ours to set.
+ONE_USER = ("setpriv", "--bounding-set", "-setuid")
 TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|ended by signal (?:4|6|7|8|11) ")
 
 

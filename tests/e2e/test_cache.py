@@ -391,7 +391,7 @@ def test_in_a_rush_only_one_waits_for_the_origin(proxy: type[Proxy]) -> None:
         stale = second.result(20 * SLOW)
         assert not first.done()
         assert (stale.body, int(stale.one("age") or 0) >= 1) == (b"new", True)
-        assert (stale.one("cache-status") or "").startswith("scrubber; hit; ttl=-")
+        assert re.match(r"scrubber; hit; ttl=(?:0|-\d+)", stale.one("cache-status") or "")  # over, by how much a second
         assert found.metric("scrubber_cache_requests_total", result="stale") == 1
         go.set()
         assert first.result().status == 200

@@ -22,7 +22,7 @@ from tests.e2e.dns_server import DnsServer
 from tests.e2e.named_origins import Named
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Exchange, Recorder, respond
-from tests.e2e.support import SLOW, Origin, until
+from tests.e2e.support import ONE_USER, SLOW, Origin, until
 from tests.e2e.test_origins import acts_of, ask, no_descriptor_left, text_of
 from tests.e2e.wire import Closed, Wire, fetch
 
@@ -142,9 +142,6 @@ def test_names_cannot_be_asked_for(gateway: GatewayFactory, named: Callable[...,
 
 
 # ── what the machine has ──
-
-# A gateway that root starts so changes no users: it does as we do, and the limits of its processes are ours to set.
-ONE_USER = ("setpriv", "--bounding-set", "-setuid")
 
 
 def test_descriptors_run_out(gateway: GatewayFactory, origin: Origin) -> None:

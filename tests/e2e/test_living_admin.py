@@ -64,7 +64,7 @@ def test_status_as_json_and_as_tables(gateway: GatewayFactory) -> None:
     heads = [line.split() for line in text.splitlines() if line.lstrip().startswith(("area ", "process "))]
     assert heads == [
         ["area", "req/s", "served", "throttle", "deny", "drop", "tarpit", "blocks", "p50", "ms", "p99", "ms", "state"],
-        ["process", "pid", "beat", "restarts", "policy", "connections", "in", "flight"],
+        ["process", "pid", "uid", "seccomp", "beat", "restarts", "policy", "connections", "in", "flight"],
     ]  # whole in a narrow terminal
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.named_origins import Named
-from tests.e2e.support import SLOW, Gateway, Origin, gateway_text, mandate_text, until
+from tests.e2e.support import ONE_USER, SLOW, Gateway, Origin, gateway_text, mandate_text, until
 
 FAST_HEALTH = '[area.health]\nhttp = "/healthz"\ninterval = "100ms"\ntimeout = "100ms"\nrise = 2\nfall = 2\n'
 
@@ -236,7 +236,8 @@ def no_descriptor_left(pid: int) -> Iterator[None]:
 def test_want_of_descriptors_is_no_origin_s_fault(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     members = [named(name) for name in "abc"]
     area = 'balance = "round_robin"\neject_after = 1\neject_time = "10m"\neject_time_max = "1h"'
-    running = gateway(text=text_of([m.at for m in members], area + '\n[area.limits]\norigin_idle = "0s"'))
+    text = text_of([m.at for m in members], area + '\n[area.limits]\norigin_idle = "0s"')
+    running = gateway(text=text, command=ONE_USER)
     client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
     assert ask(running, 3, on=client) == {"a": 1, "b": 1, "c": 1}
     until(lambda: metric(running, "scrubber_origin_connections") == 0)
@@ -253,7 +254,7 @@ def test_want_of_descriptors_is_no_origin_s_fault(gateway: GatewayFactory, named
 
 def test_idle_connections_give_up_their_descriptors(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     a, b = named("a"), named("b")
-    running = gateway(text=text_of([a.at, b.at], 'balance = "round_robin"'))
+    running = gateway(text=text_of([a.at, b.at], 'balance = "round_robin"'), command=ONE_USER)
     client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
     assert ask(running, 1, on=client) == {"a": 1}
     with no_descriptor_left(running.worker_pid()):

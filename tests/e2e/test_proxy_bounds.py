@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import respond
 from tests.e2e.support import SLOW
 from tests.e2e.wire import Closed, Wire, eventually, fetch
+from tests.readable import readable
 
 QUICK = """
 head_timeout = "400ms"
@@ -66,7 +66,7 @@ def test_slowloris_is_cut_off_in_ten_seconds_by_default(proxy: type[Proxy]) -> N
                     continue
                 with contextlib.suppress(ConnectionError):
                     wire.send(piece)
-                if select.select([wire.sock], [], [], 0.1)[0]:  # an answer, or the end
+                if readable([wire.sock], 0.1):  # an answer, or the end
                     ended[wire] = time.monotonic() - began
         assert len(ended) == 2
         assert all(9 <= after_s <= 10 + 3 * SLOW for after_s in ended.values()), list(ended.values())

@@ -70,6 +70,7 @@ def test_connections_are_never_shared_between_clients(named: Proxy) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_over_a_unix_socket(proxy: type[Proxy], tmp_path: Path, version: str) -> None:
+    open_way(tmp_path)
     with proxy(proxy_out=version, origin_host=f"unix:{tmp_path}/app.sock") as found:
         with Wire(found.port, source=ONE) as one, Wire(found.port, source=TWO) as two:
             for _ in range(2):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.readable import readable
 from tests.unit.hosted import Bench, TinyOrigin, bench, origin, read_all
 
 __all__ = ["bench", "origin"]
@@ -97,7 +97,7 @@ def test_an_answer_that_comes_before_the_request_answers_nothing(bench: Callable
             s.sendall(GET)
             for _ in range(100):
                 running.engine.run_pass()
-                if select.select([listener], [], [], 0.01)[0]:
+                if readable([listener], 0.01):
                     break
             conn, _ = listener.accept()
             with conn:

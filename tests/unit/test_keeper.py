@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from scrubber.server import listen, memfd
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.pulse import START_NS, WEDGED_NS, Pulse, Schedule
 from tests.e2e.support import free_port
+from tests.readable import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = 1_000_000
@@ -336,13 +336,9 @@ def everywhere(port: int = 0) -> ListenerPlan:
 def reached(ports: listen.Ports, host: str, port: int) -> int:
     """The index of the listener that a connection comes to."""
     with socket.create_connection((host, port)):
-        waiting = [
-            index
-            for index, listening in ports.held.items()
-            if select.select(listening.sockets, [], [], 0.2)[0]
-        ]
+        waiting = [index for index, listening in ports.held.items() if readable(listening.sockets, 0.2)]
     (index,) = waiting
-    for each in select.select(ports.held[index].sockets, [], [], 0)[0]:
+    for each in readable(ports.held[index].sockets, 0):
         each.accept()[0].close()
     return index
 
