@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import raw, respond
+from tests.e2e.support import open_way
 from tests.e2e.wire import Wire, eventually
 from tests.reference.prefixes import normal_address, packed
 from tests.reference.proxy_header import binary
