@@ -26,7 +26,8 @@ BATTERY = [*battery.of_any_origin(), *battery.of_applications(), *battery.of_cli
 
 @pytest.fixture(scope="module")
 def cached(shaped: Program) -> Iterator[Proxy]:
-    with Proxy(workers=2, gateway=CACHE_MEMORY, origins=[f"127.0.0.1:{shaped.port}"], extra=cache_example()) as found:
+    extra = cache_example().replace('ttl_default = "1s"', 'ttl_default = "1m"')  # a client may take a second to start
+    with Proxy(workers=2, gateway=CACHE_MEMORY, origins=[f"127.0.0.1:{shaped.port}"], extra=extra) as found:
         yield found
         settled(found)
 
