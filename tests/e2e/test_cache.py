@@ -386,12 +386,12 @@ def test_in_a_rush_only_one_waits_for_the_origin(proxy: type[Proxy]) -> None:
         with Wire(found.port, source="127.0.7.3") as wire:
             assert 429 in [wire.get(f"/flood?{i}").status for i in range(80)]
         until(lambda: found.metric("scrubber_rush", area="site") == 1, 10, "a rush")
-        time.sleep(1.2)
+        time.sleep(2.2)  # over by a whole second
         first, second = both_ask(3)
         stale = second.result(20 * SLOW)
         assert not first.done()
         assert (stale.body, int(stale.one("age") or 0) >= 1) == (b"new", True)
-        assert re.match(r"scrubber; hit; ttl=(?:0|-\d+)", stale.one("cache-status") or "")  # over, by how much a second
+        assert (stale.one("cache-status") or "").startswith("scrubber; hit; ttl=-")
         assert found.metric("scrubber_cache_requests_total", result="stale") == 1
         go.set()
         assert first.result().status == 200

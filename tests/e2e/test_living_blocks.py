@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import re
 import signal
 import time
 from collections.abc import Sequence
@@ -112,11 +111,12 @@ def test_a_damaged_file_gives_its_sound_part(gateway: GatewayFactory) -> None:
         by_hand(running, source)
     assert running.stop() == 0
     path = running.state / block_file.NAME
-    path.write_bytes(path.read_bytes().replace(b"127.0.0.66", b"127.0.0.99") + b"torn")
+    kept = path.read_bytes()
+    first, second = sorted((b"127.0.0.66", b"127.0.0.67"), key=kept.index)
+    path.write_bytes(kept.replace(first, b"127.0.0.99") + b"torn")
     again = gateway(directory=running.directory)
-    assert blocks(again).keys() == {"127.0.0.67"}
-    # Missing is the altered line, where another follows it.
-    assert re.search(r"file of blocks is damaged \(lines: 2 unsound(?:, 1 missing)?\); 1 blocks are back", again.stderr)
+    assert blocks(again).keys() == {second.decode()}
+    assert "the file of blocks is damaged (lines: 2 unsound, 1 missing); 1 blocks are back" in again.stderr
     assert "damaged" in acts(again, "restore")[0]["message"]
 
 

@@ -397,7 +397,9 @@ def test_workers_share_the_rate_and_together_stand_for_all(gateway: GatewayFacto
         return int(running.status()["log"]["sampled"])
 
     written = until(lambda: len(found := requests_of(running)) + sampled() == 600 and found, what="all accounted for")
-    assert len(written) <= 30 * took_s + 6, "the rate is the gateway's, not each worker's"
+    assert sampled() > 0, "600 requests within a few seconds, and 30 lines a second"
+    # At once each worker may write one line, and those of a tenth of a second (LOG_BURST_NS).
+    assert len(written) <= 30 * (took_s + 0.1) + 3, "the rate is the gateway's, not each worker's"
     asked = 600
 
     def whole() -> bool:
