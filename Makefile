@@ -19,18 +19,20 @@ TESTS ?=
 # What else comes with the packages, pinned as well; empty: the newest that fit.
 CONSTRAINTS ?= --constraint constraints.txt
 
-.PHONY: help demo build lint docs constraints test test-large test-tools wstest asan debug bench bench-smoke clean
+.PHONY: help demo build lint docs constraints test test-large soak test-tools wstest asan debug fuzz bench bench-smoke clean
 
 help:
 	@echo "make demo         the gateway before a real origin, people and a bounded flood: a live screen, a chart, a report"
 	@echo "make test         lint, build, a small bench, the whole suite"
 	@echo "make test-large   bodies of 5 GiB in every combination: a quarter of an hour"
+	@echo "make soak         twenty minutes of people, attacks, reloads, blocks and killed workers"
 	@echo "make bench        SCENARIOS=\"clean reject banned\" RUNS=5: against nginx and HAProxy; writes bench/RESULTS.md"
 	@echo "make build        .venv with pinned packages and the native core; .venv/bin/scrubber is there afterwards"
 	@echo "make docs         docs/gateway.md's tables anew from the schema (a test compares them)"
 	@echo "make constraints  constraints.txt anew (and .venv), after a pin in pyproject.toml changed"
 	@echo "make lint         ruff, mypy, cython-lint"
 	@echo "make asan, debug  the suite over a build with ASan + UBSan, or with C assertions on"
+	@echo "make fuzz         TARGETS=\"request_head\" SECONDS_EACH=60: coverage-guided, over a build with ASan + UBSan; tests/fuzz has the targets"
 	@echo "make clean        removes .venv, build/ and the built core"
 
 # Packages are pinned in pyproject.toml, build tools included, and what they bring along in constraints.txt; the environment is made anew when the Python under it is gone.
@@ -84,24 +86,51 @@ test: test-tools build wstest lint bench-smoke
 test-large: build
 	SCRUBBER_LARGE=1 $(BIN)/python -m pytest tests/e2e/test_matrix_large.py
 
+# People, attacks, reloads, blocks and kills at once; half a minute of it is in `test`.
+SOAK_S ?= 1200
+soak: test-tools build
+	SCRUBBER_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s tests/e2e/test_soak.py -k test_soak
+
 # A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
-define flavour_run
+define flavour_tree
 	rm -rf build/tree-$(1) && mkdir -p build/tree-$(1)
 	tar -c --exclude='*.so' --exclude=__pycache__ $(wildcard $(TREE)) | tar -x -C build/tree-$(1)
-	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	cd build/tree-$(1) && SCRUBBER_BUILD=$(1) $(2) nice $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+endef
+
+define flavour_run
+	$(call flavour_tree,$(1))
 	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) \
 	  SCRUBBER_CORPORA="$${SCRUBBER_CORPORA:-$(CURDIR)/../shared/corpora}" $(2) && \
 	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
 endef
 
+SANITIZER = $$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)
+
 # libasan must be the first library of every process that loads the core, libstdc++ beside it for packages in C++ that throw;
 # what Python itself keeps until its end is no leak of ours.
 asan: test-tools build
-	$(call flavour_run,asan,LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	$(call flavour_run,asan,LD_PRELOAD="$(SANITIZER)" SCRUBBER_PRELOAD="$(SANITIZER)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc)
 
 debug: test-tools build
 	$(call flavour_run,debug,)
+
+# libFuzzer comes with atheris, as a library that is the first of the process.
+ATHERIS := build/atheris
+TARGETS ?=
+SECONDS_EACH ?= 60
+KEEP ?=
+$(ATHERIS)/asan_with_fuzzer.so:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(ATHERIS) atheris==3.0.0
+
+# KEEP=1 puts what covers more into tests/fuzz/corpus.
+fuzz: build $(ATHERIS)/asan_with_fuzzer.so
+	@.ci/system-packages fuzz >/dev/null
+	$(call flavour_tree,fuzz,CC=clang CXX=clang++ LDSHARED="clang -shared" LDCXXSHARED="clang++ -shared")
+	cd build/tree-fuzz && SCRUBBER_FUZZ=$(CURDIR)/build/fuzz PYTHONPATH=$$PWD:$(CURDIR)/$(ATHERIS) PYTHONMALLOC=malloc \
+	  LD_PRELOAD=$(CURDIR)/$(ATHERIS)/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 \
+	  nice $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS_EACH) $(if $(KEEP),--keep $(CURDIR)/tests/fuzz/corpus)
 
 bench: test-tools build
 	$(BIN)/python -m bench $(SCENARIOS) --runs $(RUNS)

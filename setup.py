@@ -1,6 +1,7 @@
 """Builds ext/ into scrubber._native; in a working tree the bench's load tool as well.
 
-SCRUBBER_BUILD: release (default), debug (C assertions on), asan (ASan + UBSan).
+SCRUBBER_BUILD: release (default), debug (C assertions on), asan (ASan + UBSan), fuzz (those two and libFuzzer's
+coverage; needs clang as CC, CXX and LDSHARED).
 """
 import os
 import sys
@@ -17,6 +18,11 @@ FLAVOURS = {
         ["-O1", "-g", "-UNDEBUG", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
         ["-fsanitize=address,undefined"],
+    ),
+    "fuzz": (
+        ["-O1", "-g", "-UNDEBUG", "-fsanitize=fuzzer-no-link,address,undefined",
+         "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
+        ["-fsanitize=fuzzer-no-link,address,undefined"],
     ),
 }
 flavour = os.environ.get("SCRUBBER_BUILD", "release")

@@ -118,6 +118,38 @@ cdef class ProbeJudge:
             judge_request(&self.memory.shared, &f, now_ns, &j)
         return self.tell(&f, &j)
 
+    def spoof(self, uint32_t listener, head: bytes, uint64_t first, uint64_t count, uint64_t now_ns, uint64_t step_ns) -> int:
+        """How many of `count` requests pass: each from another IPv6 /64, numbers `first` on, `step_ns` apart, well answered at once."""
+        cdef Http1Limits limits
+        cdef Facts f
+        cdef Judgement j
+        cdef uint32_t scan = 0
+        cdef uint64_t number, mixed, passed = 0
+        cdef const uint8_t* data = <const uint8_t*><const char*>head
+        limits.line_bytes_max, limits.head_bytes_max, limits.headers_max = 8192, 16384, 100
+        if request_parse(data, <uint32_t>len(head), &scan, &limits, &self.head) != HTTP1_OK:
+            raise ValueError("not a request")
+        self.begin(&f, listener, bytes(16))
+        f.data = data
+        f.head = &self.head
+        f.fingerprint = fingerprint_http1(data, f.head)
+        f.area = &f.policy.areas[0]
+        f.first_request = True
+        f.path = self.path
+        f.path_len = path_normalise(data, self.head.path, self.path, PATH_BYTES_MAX)
+        for number in range(first, first + count):
+            mixed = (number + 1) * <uint64_t>0x9E3779B97F4A7C15     # odd: no two numbers give one prefix
+            memcpy(f.client_full.bytes, &mixed, 8)
+            self.address(&f)
+            memset(&j, 0, sizeof(j))
+            judge_connection(&self.memory.shared, &f, now_ns, &j)
+            memset(&j, 0, sizeof(j))
+            judge_request(&self.memory.shared, &f, now_ns, &j)
+            passed += j.verdict == VERDICT_PASS
+            judge_done(&self.memory.shared, f.area, &j, f.client_key, f.fingerprint, f.account_key, 1000, 1000, True, now_ns)
+            now_ns += step_ns
+        return passed
+
     def done(self, ProbeJudgement j, uint64_t now_ns, uint64_t nbytes=0, uint64_t origin_ns=0, bint good=True) -> None:
         """account: how the request ended."""
         with nogil:

@@ -21,7 +21,12 @@ OWN_TEMP = pytest.StashKey[str]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Root's gateways run as other users, who have to reach what tests write: a place of this session's own, for every
-    session of pytest closes /tmp/pytest-of-root to others again when it starts."""
+    session of pytest closes /tmp/pytest-of-root to others again when it starts.
+
+    A sanitizer is preloaded into what loads the core: other people's programs hang in it (see support.environment).
+    """
+    if "SCRUBBER_PRELOAD" in os.environ and ("PYTEST_XDIST_WORKER" in os.environ or not config.option.numprocesses):
+        os.environ.pop("LD_PRELOAD", None)
     if os.geteuid() == 0 and config.option.basetemp is None:
         config.stash[OWN_TEMP] = config.option.basetemp = tempfile.mkdtemp(prefix="scrubber-tests-")
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,8 @@ from scrubber.mandate.bounds import Bounds, mandate_bounds
 from scrubber.mandate.compile import rule_id
 from scrubber.mandate.schema import Mandate
 
+Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]  # 64 bits
+Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 PAGE = 2048  # blocks that are taken in one go, which nothing else of Python's interrupts
 
 
@@ -31,12 +34,12 @@ class SavedBlock(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_
     kind: str
     source: str
     areas: tuple[str, ...]
-    rule_id: str
-    case: str
-    since_ns: int
-    first_ns: int
-    until_ns: int
-    left_ns: int
+    rule_id: Id
+    case: Id
+    since_ns: Nanoseconds
+    first_ns: Nanoseconds
+    until_ns: Nanoseconds
+    left_ns: Nanoseconds
     clause: str = ""  # these three where the clause is known
     authority: str = ""
     mandate: str = ""

@@ -113,7 +113,7 @@ class BlockFile:
         found = []
         for record in records:
             text = b"%d %s" % (self._number, _encode(record))
-            found.append(b"%s %s\n" % (_mac(self._key, text), text))
+            found.append(seal(text, self._key) + b"\n")
             self._number += 1
         self.lines += len(found)
         return b"".join(found)
@@ -177,6 +177,11 @@ def _sound(line: bytes, key: bytes) -> tuple[int, Record | None]:
         return int(number), _decode(body)
     except (ValueError, msgspec.MsgspecError):  # of a later program
         return 0, None
+
+
+def seal(text: bytes, key: bytes) -> bytes:
+    """A line of the file: its number and record, under a MAC."""
+    return b"%s %s" % (_mac(key, text), text)
 
 
 def _mac(key: bytes, text: bytes) -> bytes:

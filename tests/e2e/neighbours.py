@@ -6,7 +6,6 @@ Owns their processes, files and listening sockets; each ends with its context.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -15,9 +14,6 @@ from pathlib import Path
 
 from tests import wanted
 from tests.e2e.support import SLOW, until
-
-# A sanitizer's library is for our own processes, not for other people's programs.
-FOREIGN = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
 class Neighbour:
@@ -42,7 +38,6 @@ class Neighbour:
             self.socket.close()
         self.process = subprocess.Popen(
             self.command(),
-            env=FOREIGN,
             stdout=self.log,
             stderr=self.log,
             pass_fds=[self.socket.fileno()] if self.inherits else [],

@@ -5,12 +5,14 @@
 /slow/S   answers after S seconds                  /status/N   that status
 /drip/N/S N chunks, S seconds between them         /close      closes without an answer
 /sink     reads the body, answers its size and SHA-256
+/flow/N   N bytes that are never held                  /ws         a WebSocket that says back what it hears
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -74,6 +76,24 @@ async def drip(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def flow(request: web.Request) -> web.StreamResponse:
+    left = int(request.match_info["count"])
+    response = web.StreamResponse(headers={"Content-Length": str(left)})
+    await response.prepare(request)
+    while left:
+        await response.write(PATTERN[:left])
+        left -= min(left, len(PATTERN))
+    return response
+
+
+async def websocket(request: web.Request) -> web.WebSocketResponse:
+    response = web.WebSocketResponse()
+    await response.prepare(request)
+    async for message in response:
+        await response.send_str(message.data)
+    return response
+
+
 async def slow(request: web.Request) -> web.Response:
     await asyncio.sleep(float(request.match_info["pause"]))
     return web.Response(text="late")
@@ -98,11 +118,14 @@ def make() -> web.Application:
     app.router.add_route("*", "/status/{status}", status)
     app.router.add_route("*", "/close", close)
     app.router.add_route("*", "/sink", sink)
+    app.router.add_route("*", "/flow/{count}", flow)
+    app.router.add_route("*", "/ws", websocket)
     app.router.add_route("*", "/{tail:.*}", echo)
     return app
 
 
 async def main() -> None:
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # clients that break off are what tests are about
     runner = web.AppRunner(make(), access_log=None, keepalive_timeout=3600)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", int(os.environ.get("ORIGIN_PORT", "0")))

@@ -20,8 +20,6 @@ import pytest
 from tests.e2e.recorder import Recorder
 from tests.e2e.support import GENEROUS, Gateway, mandate_text, trouble, until
 
-POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
-
 
 class Proxy:
     """`with Proxy(…) as found`: area "site" for site.test before `found.origin`.
@@ -122,24 +120,10 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
         assert done.returncode == 0, done.stdout + done.stderr
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels."""
-        code, body = self.running.admin("GET", "/metrics")
-        assert code == 200
-        total, found = 0.0, False
-        for line in str(body["text"]).splitlines():
-            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-            if match and match[1] == name and all(f'{k}="{v}"' in (match[2] or "") for k, v in labels.items()):
-                total, found = total + float(match[3]), True
-        assert found or labels, f"no metric {name}"
-        return total
+        return self.running.metric(name, **labels)
 
     def gauge(self, name: str) -> int:
         return int(self.metric(f"scrubber_{name}"))
-
-    def pools_whole(self) -> bool:
-        """Every object of the workers' pools was given back, but for the origin connections that are kept open."""
-        used = {pool: self.metric("scrubber_pool_used", pool=pool) for pool in POOLS}
-        return used == {**dict.fromkeys(POOLS, 0), "origins": self.gauge("origin_connections")}
 
     def whole(self) -> None:
         """Once clients are gone nothing stays: no connection, no request, nothing of any pool, no origin connection but
@@ -153,7 +137,7 @@ origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "o
         )
         # An origin's thread that sleeps sees the end of its connection a little later.
         until(lambda: self.origin.open == self.gauge("origin_connections"), 10, "origin connections that nobody counts")
-        until(self.pools_whole, 10, "a pool that is not whole")
+        until(self.running.pools_whole, 10, "a pool that is not whole")
 
     def rss_bytes(self) -> int:
         """Memory of the workers' own, without what they share."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SANITIZED = os.environ.get("SCRUBBER_BUILD") == "asan"
 SLOW = 3.0 if os.environ.get("SCRUBBER_BUILD", "release") != "release" else 1.0  # sanitizers take their time
 
 GENEROUS = """
@@ -63,6 +64,7 @@ def refused(port: int) -> bool:
 
 # Before the program: a gateway that root starts so changes no users, and the limits of its processes are ours to set.
 ONE_USER = ("setpriv", "--bounding-set", "-setuid")
+POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
 TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|ended by signal (?:4|6|7|8|11) ")
 
 
@@ -80,8 +82,11 @@ def alive(pid: int) -> bool:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of the programs under test: this tree first, no colours."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **more}
+    """Of the programs under test: this tree first, no colours, and the sanitizer that their core is built with."""
+    found = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **more}
+    if preload := os.environ.get("SCRUBBER_PRELOAD"):
+        found["LD_PRELOAD"] = f"{preload} {more.get('LD_PRELOAD', '')}".strip()
+    return found
 
 
 def mandate_text(
@@ -285,6 +290,23 @@ class Gateway:
         code, body = self.admin("GET", "/v1/status")
         assert code == 200, body
         return body
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels."""
+        code, body = self.admin("GET", "/metrics")
+        assert code == 200
+        total, found = 0.0, False
+        for line in str(body["text"]).splitlines():
+            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if match and match[1] == name and all(f'{k}="{v}"' in (match[2] or "") for k, v in labels.items()):
+                total, found = total + float(match[3]), True
+        assert found or labels, f"no metric {name}"
+        return total
+
+    def pools_whole(self) -> bool:
+        """Every object of the workers' pools was given back, but for the origin connections that are kept open."""
+        used = {pool: self.metric("scrubber_pool_used", pool=pool) for pool in POOLS}
+        return used == {**dict.fromkeys(POOLS, 0), "origins": self.metric("scrubber_origin_connections")}
 
     def child(self, role: str, slot: int = -1) -> dict[str, Any]:
         """pid, restarts, beat of a child as the status has it."""

@@ -22,7 +22,7 @@ from tests.e2e.dns_server import DnsServer
 from tests.e2e.named_origins import Named
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Exchange, Recorder, respond
-from tests.e2e.support import ONE_USER, SLOW, Origin, until
+from tests.e2e.support import ONE_USER, SANITIZED, SLOW, Origin, until
 from tests.e2e.test_origins import acts_of, ask, no_descriptor_left, text_of
 from tests.e2e.wire import Closed, Wire, fetch
 
@@ -168,6 +168,11 @@ def test_descriptors_run_out(gateway: GatewayFactory, origin: Origin) -> None:
     assert running.child("worker", 0)["restarts"] == 0
 
 
+# AddressSanitizer maps terabytes for its shadow before anything of ours runs.
+ADDRESS_SPACE = pytest.mark.skipif(SANITIZED, reason="a sanitizer needs the address space that this takes away")
+
+
+@ADDRESS_SPACE
 @pytest.mark.parametrize("as_bytes", [60_000_000, 200_000_000])
 def test_memory_is_refused_at_the_start(gateway: GatewayFactory, as_bytes: int) -> None:
     """For the tables; for the pools of a worker. It does not come up, and says why."""
@@ -178,6 +183,7 @@ def test_memory_is_refused_at_the_start(gateway: GatewayFactory, as_bytes: int) 
     assert "Traceback" not in running.stderr
 
 
+@ADDRESS_SPACE
 def test_memory_is_refused_while_running(gateway: GatewayFactory, origin: Origin) -> None:
     """Everything for traffic was allocated at the start. A reload that would need more changes nothing, and says so."""
     running = gateway(workers=1, command=ONE_USER)

@@ -361,16 +361,6 @@ def _answers(running: Gateway, old: int) -> bool:
         return False
 
 
-def test_many_reloads_under_traffic(gateway: GatewayFactory) -> None:
-    running = gateway()
-    for turn in range(10):
-        code, answer = running.admin("POST", "/v1/reload")
-        assert code == 200
-        assert answer["generation"] == turn + 2
-        assert answer["workers"] == 2
-        assert running.get("/")[0] == 200
-
-
 def test_an_expired_mandate_is_said_and_limits_stay(gateway: GatewayFactory) -> None:
     end = time.gmtime(time.time() + 4 * SLOW)
     text = mandate_text(TIGHT).replace("2099-01-01T00:00:00Z", time.strftime("%Y-%m-%dT%H:%M:%SZ", end))

@@ -71,6 +71,12 @@ class TinyOrigin(threading.Thread):
                 return
             threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed before
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+        self.listener.close()
+        self.join(5)
+
     def serve(self, conn: socket.socket) -> None:
         data = b""
         with conn, contextlib.suppress(OSError):
@@ -127,6 +133,8 @@ origins = ["127.0.0.1:{origin_port}"]
             _native.region_init(fd, kind, capacity, workers)
             fds[kind] = fd
         self.memory = _native.Memory(fds, 0)
+        for fd in fds.values():
+            os.close(fd)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.listener.setblocking(False)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)  # so that a slow reader is felt
@@ -185,6 +193,10 @@ origins = ["127.0.0.1:{origin_port}"]
         self.running = False
         self.thread.join(5)
 
+    def close(self) -> None:
+        self.stop()
+        self.listener.close()
+
 
 def read_all(s: socket.socket) -> bytes:
     out = b""
@@ -198,7 +210,7 @@ def read_all(s: socket.socket) -> bytes:
 def origin() -> Iterator[TinyOrigin]:
     running = TinyOrigin()
     yield running
-    running.listener.close()
+    running.close()
 
 
 @pytest.fixture
@@ -217,7 +229,7 @@ def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
         while not each.engine.drained and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.1)
-        each.stop()
+        each.close()
         taken = {name: used for name, (used, _) in each.engine.pools().items()}
         assert {name: taken[name] for name in ("clients", "exchanges", "buffers", "pipes")} == {
             "clients": 0,

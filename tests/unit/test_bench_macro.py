@@ -190,6 +190,13 @@ class Answering:
         self.requests: list[bytes] = []
         threading.Thread(target=self.accept, daemon=True).start()
 
+    def __enter__(self) -> Answering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+        self.server.close()
+
     def accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -236,26 +243,27 @@ class TestLoad:
 
     @pytest.mark.parametrize("kept", [True, False])
     def test_answers_are_counted_by_kind(self, kept: bool) -> None:
-        server = Answering([reply("200 OK", b"x" * 100_000), reply("302 Found"), reply("429 No", b"no"), b""])
-        what = Ask(("127.0.66.1", "127.0.66.2"), 1, kept)
-        found = native.load("127.0.0.1", server.port, list(what.sources), 1, what.request(), kept, 40, 10.0)
-        assert [found[k] for k in ("requests", "good", "refused", "cut", "errors")] == [40, 20, 10, 10, 0]
-        assert len(server.requests) == 40
-        assert server.connections == (10 if kept else 40)
-        assert server.sources == {"127.0.66.1", "127.0.66.2"}
-        assert 0 < found["latency_ms_p50"] <= found["latency_ms_p99"] < 5000
+        with Answering([reply("200 OK", b"x" * 100_000), reply("302 Found"), reply("429 No", b"no"), b""]) as server:
+            what = Ask(("127.0.66.1", "127.0.66.2"), 1, kept)
+            found = native.load("127.0.0.1", server.port, list(what.sources), 1, what.request(), kept, 40, 10.0)
+            assert [found[k] for k in ("requests", "good", "refused", "cut", "errors")] == [40, 20, 10, 10, 0]
+            assert len(server.requests) == 40
+            assert server.connections == (10 if kept else 40)
+            assert server.sources == {"127.0.66.1", "127.0.66.2"}
+            assert 0 < found["latency_ms_p50"] <= found["latency_ms_p99"] < 5000
 
     def test_a_server_that_closes_gets_a_new_connection(self) -> None:
-        server = Answering([reply("200 OK", b"ok", "Connection: close\r\n")])
-        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 3, Ask((), 3, True).request(), True, 30, 10.0)
-        assert (found["requests"], found["good"]) == (30, 30)
-        assert server.connections == 30
+        with Answering([reply("200 OK", b"ok", "Connection: close\r\n")]) as server:
+            found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 3, Ask((), 3, True).request(), True, 30, 10.0)
+            assert (found["requests"], found["good"]) == (30, 30)
+            assert server.connections == 30
 
     def test_it_ends_when_its_time_is_over(self) -> None:
-        server = Answering([reply("200 OK")])
-        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 2, Ask((), 2, True).request(), True, 10**6, 0.2)
-        assert found["requests"] == found["good"] > 0
-        assert found["seconds"] < 5
+        with Answering([reply("200 OK")]) as server:
+            request = Ask((), 2, True).request()
+            found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 2, request, True, 10**6, 0.2)
+            assert found["requests"] == found["good"] > 0
+            assert found["seconds"] < 5
 
     def test_nobody_there_is_an_error_and_not_a_refusal(self) -> None:
         found = native.load("127.0.0.1", free_port(), ["127.0.0.1"], 2, b"x", False, 10, 2.0)
@@ -270,9 +278,9 @@ class TestLoad:
         ],
     )
     def test_a_broken_answer_is_an_error(self, broken: bytes) -> None:
-        server = Answering([broken])
-        found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 1, Ask((), 1, True).request(), True, 5, 5.0)
-        assert (found["requests"], found["errors"]) == (5, 5)
+        with Answering([broken]) as server:
+            found = native.load("127.0.0.1", server.port, ["127.0.0.1"], 1, Ask((), 1, True).request(), True, 5, 5.0)
+            assert (found["requests"], found["errors"]) == (5, 5)
 
 
 class TestOrigin:

@@ -364,8 +364,7 @@ class TestStale:
         counted(origin, f"Cache-Control: {control}")
         get(running)
         origin.respond = lambda _: None
-        origin.listener.shutdown(socket.SHUT_RDWR)
-        origin.listener.close()
+        origin.close()
         time.sleep(1.1)
         for _ in range(3):
             status, fields, body = get(running)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.corpora import corpora_line
+from tests.e2e.support import environment
 from tests.unit.files import ROOT
 
 
@@ -21,7 +21,7 @@ def test_whether_they_are_there(tmp_path: Path) -> None:
 
 def test_a_run_says_so_at_its_start(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "tests/unit/test_keyed.py"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["SCRUBBER_CORPORA"] = str(tmp_path)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    env = {name: value for name, value in environment().items() if not name.startswith("PYTEST_")}
+    env["SCRUBBER_CORPORA"] = str(tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     assert done.stdout.splitlines()[0] == corpora_line(tmp_path)

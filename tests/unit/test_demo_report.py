@@ -28,6 +28,7 @@ from bench.demo.screen import Screen, closing, rates
 from bench.demo.site import build, expectations, password_is
 from bench.load.tally import COLUMNS
 from scrubber.admin import metrics
+from tests.e2e.support import environment
 from tests.unit.files import ROOT
 
 PLAN = plans.draw(1, 140)
@@ -270,7 +271,7 @@ def test_the_gateway_is_told_nothing_of_who_is_who(tmp_path: Path) -> None:
 def test_the_files_of_a_run_have_no_problems(tmp_path: Path) -> None:
     file = write_files(tmp_path, 18088, 18001)
     command = [sys.executable, "-m", "scrubber", "check", str(file), str(tmp_path / "demo-mandate.toml")]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

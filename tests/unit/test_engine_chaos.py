@@ -213,6 +213,7 @@ class ChaosClient(threading.Thread):
 def chaos(request: pytest.FixtureRequest) -> Iterator[ChaosOrigin]:
     running = ChaosOrigin(request.param)
     yield running
+    running.listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
     running.listener.close()
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import random
 
-import h11
-import httptools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
-from tests.reference import refused
-from tests.reference.hostile import CHUNKED_SEEDS, SPICE, mutated
+from tests.reference import others, refused
+from tests.reference.hostile import CHUNKED_SEEDS, altered, mutated
 
 
 def read(data: bytes) -> tuple[str, bytes, int]:
@@ -94,79 +91,13 @@ def test_round_trip(pieces: list[bytes], cuts: list[int]) -> None:
     assert _native.probe_chunked(split(data, cuts)) == ("end", b"".join(pieces), len(data))
 
 
-REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def h11_reads(data: bytes) -> tuple[bytes, int] | None:
-    """(body, bytes consumed) of a whole chunked body; None: refused or incomplete."""
-    connection = h11.Connection(h11.SERVER)
-    body = b""
-    try:
-        connection.receive_data(REQUEST + data)
-        while True:
-            event = connection.next_event()
-            if isinstance(event, h11.Data):
-                body += bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return body, len(data) - len(connection.trailing_data[0])
-            elif not isinstance(event, h11.Request):
-                return None
-    except h11.RemoteProtocolError:
-        return None
-
-
-class Reader:
-    def __init__(self) -> None:
-        self.body = b""
-        self.messages = 0
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.messages += 1
-
-
-def httptools_reads(data: bytes) -> bytes | None:
-    reader = Reader()
-    parser = httptools.HttpRequestParser(reader)
-    try:
-        parser.feed_data(REQUEST + data)
-    except httptools.HttpParserError:
-        return None
-    return reader.body if reader.messages == 1 else None
-
-
-def agrees_with_others(data: bytes) -> bool:
-    """What was read to its end, others read to the same end and the same body."""
-    outcome, body, consumed = read(data)
-    if outcome != "end":
-        return False
-    assert h11_reads(data) == (body, consumed), data
-    assert httptools_reads(data[:consumed]) == body, data
-    return True
-
-
 @settings(max_examples=300)
 @given(mutated(CHUNKED_SEEDS))
 def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
-    agrees_with_others(data)
+    others.chunked_taken(data)
 
 
 def test_many_seeded_mutations() -> None:
     """Twenty thousand altered bodies, the same ones in each run."""
-    random_ = random.Random(9112)
-    ended = 0
-    for _ in range(20_000):
-        data = bytearray(random_.choice(CHUNKED_SEEDS))
-        for _ in range(random_.choice((1, 1, 2))):
-            at = random_.randrange(len(data) + 1)
-            kind = random_.randrange(3)
-            if kind == 0:
-                data[at:at] = random_.choice(SPICE)
-            elif kind == 1:
-                del data[at : at + 1]
-            elif at < len(data):
-                data[at] = random_.randrange(256)
-        ended += agrees_with_others(bytes(data))
+    ended = sum(others.chunked_taken(data) for data in altered(CHUNKED_SEEDS, 20_000))
     assert ended > 1_500  # else the mutations are too wild to say anything

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import h11
-import httptools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
-from tests.reference import refused
-from tests.reference.hostile import REQUEST_SEEDS, SPICE, mutated
+from tests.reference import others, refused
+from tests.reference.hostile import REQUEST_SEEDS, altered, mutated
 
 BODY_NONE, BODY_LENGTH, BODY_CHUNKED = 0, 1, 2
 GET, HEAD, POST, OTHER = 1, 2, 3, 0
@@ -323,102 +320,16 @@ def test_a_part_of_a_sound_head_is_never_taken_nor_refused(data: bytes, cut: int
 # What others say
 
 
-def h11_reads(data: bytes) -> h11.Request | None:
-    connection = h11.Connection(h11.SERVER)
-    try:
-        connection.receive_data(data)
-        event = connection.next_event()
-    except h11.RemoteProtocolError:
-        return None
-    assert event is h11.NEED_DATA or isinstance(event, h11.Request)
-    return event if isinstance(event, h11.Request) else None
-
-
-def without_first_line(data: bytes) -> bytes:
-    """RFC 9112 2.2: an empty line before the request line SHOULD be overlooked. We do; h11 does not."""
-    return data.removeprefix(b"\r\n")
-
-
-def agrees_with_h11(data: bytes) -> bool:
-    """Nothing that h11 refuses is taken; what is taken has the same parts. True: it was taken."""
-    name, head = _native.probe_request(data)
-    if name != "ok":
-        return False
-    request = h11_reads(without_first_line(data[: head["head_bytes"]]))
-    assert request is not None, data
-    assert request.method == head["method_text"]
-    assert request.target.endswith(head["target"]) or head["target"] == b"/"
-    assert request.http_version == b"1.%d" % head["minor"]
-    ours = [(field.lower(), value) for field, value, _, _ in head["headers"]]
-    theirs = list(request.headers)
-    if head["body"] == BODY_LENGTH:  # h11 writes the length anew
-        ours, theirs = ([(f, v) for f, v in fields if f != b"content-length"] for fields in (ours, theirs))
-    if head["body"] == BODY_CHUNKED:
-        ours = [(f, v.lower() if f == b"transfer-encoding" else v) for f, v in ours]
-    assert theirs == ours
-    return True
-
-
-class Reader:
-    """What httptools (llhttp) calls back."""
-
-    def __init__(self) -> None:
-        self.done = False
-
-    def on_headers_complete(self) -> None:
-        self.done = True
-
-
-LLHTTP_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"}
-
-
-def agrees_with_httptools(data: bytes) -> bool:
-    """Nothing that llhttp refuses is taken, for methods that it knows."""
-    name, head = _native.probe_request(data)
-    if name != "ok" or head["method_text"] not in LLHTTP_METHODS:
-        return False
-    reader = Reader()
-    parser = httptools.HttpRequestParser(reader)
-    try:
-        parser.feed_data(data[: head["head_bytes"]])
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as error:
-        raise AssertionError(f"llhttp refuses what was taken: {error}: {data!r}") from error
-    assert reader.done, data
-    assert parser.get_method() == head["method_text"]
-    assert parser.get_http_version() == f"1.{head['minor']}"
-    return True
-
-
 @settings(max_examples=300)
 @given(mutated(REQUEST_SEEDS))
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x0c\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n")
 @example(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n")
 def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
-    agrees_with_h11(data)
-    agrees_with_httptools(data)
+    others.request_taken(data)
 
 
 def test_many_seeded_mutations() -> None:
     """Thirty thousand altered heads, the same ones in each run."""
-    random_ = random.Random(9112)
-    taken_by_us = 0
-    for _ in range(30_000):
-        data = bytearray(random_.choice(REQUEST_SEEDS))
-        for _ in range(random_.choice((1, 1, 1, 2, 3))):
-            at = random_.randrange(len(data) + 1)
-            kind = random_.randrange(4)
-            if kind == 0:
-                data[at:at] = random_.choice(SPICE)
-            elif kind == 1:
-                del data[at : at + random_.choice((1, 1, 2, 8))]
-            elif kind == 2 and at < len(data):
-                data[at] = random_.randrange(256)
-            else:
-                end = at + random_.randrange(30)
-                data[at:at] = data[at:end]
-        taken_by_us += agrees_with_h11(bytes(data))
-        agrees_with_httptools(bytes(data))
+    taken_by_us = sum(others.request_taken(data) for data in altered(REQUEST_SEEDS, 30_000))
     assert taken_by_us > 3_000  # else the mutations are too wild to say anything

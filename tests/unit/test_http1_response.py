@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import h11
-import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrubber import _native
-from tests.reference import refused
-from tests.reference.hostile import RESPONSE_SEEDS, SPICE, mutated
+from tests.reference import others, refused
+from tests.reference.hostile import RESPONSE_SEEDS, altered, mutated
 
 BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_CLOSE = 0, 1, 2, 3
 GET, HEAD = 1, 2
@@ -146,73 +143,13 @@ def test_a_part_of_a_sound_head_is_never_taken_nor_refused(data: bytes, cut: int
     assert outcome(data[: min(cut, len(data) - 1)]) == "more"
 
 
-def agrees_with_h11(data: bytes) -> bool:
-    """Nothing that h11 refuses is taken; what is taken has the same parts."""
-    name, head = _native.probe_response(data)
-    if name != "ok":
-        return False
-    connection = h11.Connection(h11.CLIENT)
-    asked = [("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "x")]
-    connection.send(h11.Request(method="GET", target="/", headers=asked))
-    connection.send(h11.EndOfMessage())
-    connection.receive_data(data[: head["head_bytes"]])
-    event = connection.next_event()
-    assert isinstance(event, h11.Response | h11.InformationalResponse), data
-    assert event.status_code == head["status"]
-    assert bytes(event.reason) == head["reason"]
-    ours = [(field.lower(), value) for field, value, _, _ in head["headers"]]
-    skip = {b"content-length", b"transfer-encoding"}  # h11 writes them anew
-    assert [f for f in event.headers if f[0] not in skip] == [f for f in ours if f[0] not in skip]
-    return True
-
-
-class Reader:
-    def __init__(self) -> None:
-        self.done = False
-
-    def on_headers_complete(self) -> None:
-        self.done = True
-
-
-def agrees_with_httptools(data: bytes) -> None:
-    """Nothing that llhttp refuses is taken."""
-    name, head = _native.probe_response(data)
-    if name != "ok":
-        return
-    reader = Reader()
-    parser = httptools.HttpResponseParser(reader)
-    try:
-        parser.feed_data(data[: head["head_bytes"]])
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as error:
-        raise AssertionError(f"llhttp refuses what was taken: {error}: {data!r}") from error
-    assert reader.done, data
-    assert parser.get_status_code() == head["status"]
-
-
 @settings(max_examples=300)
 @given(mutated(RESPONSE_SEEDS))
 def test_mutations_agree_with_h11_and_httptools(data: bytes) -> None:
-    agrees_with_h11(data)
-    agrees_with_httptools(data)
+    others.response_taken(data)
 
 
 def test_many_seeded_mutations() -> None:
     """Fifteen thousand altered heads, the same ones in each run."""
-    random_ = random.Random(9112)
-    taken_by_us = 0
-    for _ in range(15_000):
-        data = bytearray(random_.choice(RESPONSE_SEEDS))
-        for _ in range(random_.choice((1, 1, 2))):
-            at = random_.randrange(len(data) + 1)
-            kind = random_.randrange(3)
-            if kind == 0:
-                data[at:at] = random_.choice(SPICE)
-            elif kind == 1:
-                del data[at : at + random_.choice((1, 2, 8))]
-            elif at < len(data):
-                data[at] = random_.randrange(256)
-        taken_by_us += agrees_with_h11(bytes(data))
-        agrees_with_httptools(bytes(data))
+    taken_by_us = sum(others.response_taken(data) for data in altered(RESPONSE_SEEDS, 15_000))
     assert taken_by_us > 2_000  # else the mutations are too wild to say anything

@@ -19,7 +19,7 @@ import pytest
 from scrubber.server import listen, memfd
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.pulse import START_NS, WEDGED_NS, Pulse, Schedule
-from tests.e2e.support import free_port
+from tests.e2e.support import environment, free_port
 from tests.readable import readable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
         )
         for each in (fd, *plan.descriptors()):
             os.close(each)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.support import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A package may import those of a higher number and itself; neighbours on one level do not know each other.
@@ -96,7 +98,9 @@ def test_every_package_has_a_level() -> None:
 def test_the_keeper_carries_no_parser_and_no_web_server() -> None:
     """Here it is what is imported in the end that counts, through whatever."""
     code = "import sys, scrubber.server.keeper; print('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment()
+    )
     loaded = set(done.stdout.split())
     assert "scrubber.server.keeper" in loaded
     assert not loaded & {"uvloop", "asyncio", "aiohttp", "msgspec", "tomllib", "click", "rich", "scrubber._native"}

@@ -29,6 +29,7 @@ from bench.load.guard import (
     raise_nofile,
 )
 from bench.load.shapes import SHAPES
+from tests.e2e.support import environment
 
 ROOT = Path(__file__).parents[2]
 LOAD = sorted((ROOT / "bench" / "load").glob("*.py"))
@@ -161,7 +162,7 @@ def spec_of_people(target: str, port: int, source: str = "127.9.9.9") -> dict[st
 def test_the_processes_refuse_to_leave_loopback(module: str, spec: dict[str, Any]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module], input=json.dumps(spec) + "\n", cwd=ROOT, capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=30, check=False, env=environment(),
     )  # fmt: skip
     assert done.returncode != 0
     assert "LoadRefused" in done.stderr

@@ -89,7 +89,7 @@ rewrite = "/swapped/$2/$1"
 def other() -> Any:
     running = TinyOrigin()
     yield running
-    running.listener.close()
+    running.close()
 
 
 @pytest.fixture
