@@ -3,6 +3,13 @@ from libc.stdint cimport (int8_t, int16_t, int32_t, int64_t, intptr_t,
                           uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t)
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
+# Bounds are checked where something is made and again where it is used; in a release build none of it is there.
+cdef extern from "check.h" nogil:
+    const bint SCRUBBER_CHECKS
+    void check "assert"(bint holds)
+    void scrubber_forbid(void* at, uint64_t bytes)      # to AddressSanitizer: whoever touches this is wrong
+    void scrubber_permit(void* at, uint64_t bytes)
+
 cdef enum:
     VERDICT_PASS = 0
     VERDICT_THROTTLE = 1

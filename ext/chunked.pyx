@@ -138,6 +138,7 @@ cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t
             if c.remaining == 0:
                 c.state = CHUNK_BODY_CR
             consumed[0] = i + run.len
+            check(consumed[0] <= length)
             return CHUNKED_DATA
         b = data[i]
         if c.state < CHUNK_SIZE_LF:
@@ -152,5 +153,6 @@ cdef int chunked_feed(Chunked* c, const uint8_t* data, uint32_t length, uint32_t
         if following == CHUNK_REFUSED:
             break
         i += 1
+    check(i <= length)
     consumed[0] = i
     return CHUNKED_END if c.state == CHUNK_DONE else CHUNKED_BAD

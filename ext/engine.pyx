@@ -178,6 +178,12 @@ cdef class Engine:
         pools_note(self.core)
         return {name: (self.core.gauges.pools[i].used, self.core.gauges.pools[i].size) for i, name in enumerate(POOL_NAMES)}
 
+    def left(self) -> dict:
+        """Objects that are taken though no connection of a client is open, by pool; empty: every pool is whole."""
+        used = {name: taken for name, (taken, _) in self.pools().items()}
+        used["origins"] -= self.core.gauges.origin_connections      # those that are kept open
+        return {name: taken for name, taken in used.items() if taken}
+
     def sizes(self) -> dict:
         """Bytes an object, by kind."""
         return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer)}

@@ -57,6 +57,8 @@ cdef int request_chunks(Core* e, Client* c, Exchange* x) noexcept nogil:
     while b.start < b.end:
         used = 0
         outcome = chunked_feed(&x.request_chunked, b.data + b.start, b.end - b.start, &used, &run)
+        check(used <= b.end - b.start)
+        check(run.off + run.len <= used)
         if outcome == CHUNKED_DATA:
             x.bytes_in += run.len
             x.rate_bytes += run.len
@@ -231,6 +233,8 @@ cdef int body_chunks(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noex
     while n:
         used = 0
         outcome = chunked_feed(&x.response_chunked, data, n, &used, &run)
+        check(used <= n)
+        check(run.off + run.len <= used)
         if outcome == CHUNKED_BAD:
             return -2
         if outcome == CHUNKED_DATA and body_out(e, x, data + run.off, run.len) < 0:
@@ -505,9 +509,13 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     if x.evicted:
         x.evicted = 0
         answer(e, x, 503)
+        if c.exchange != x:
+            return False
     if x.ready:
         x.ready = 0
         origin_acquire(e, x)
+        if c.exchange != x:
+            return False
     if not x.request_done and not x.response_done:
         request_pump(e, x)
         if c.exchange != x:

@@ -124,6 +124,8 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     cdef uint16_t status
     cdef const Span* edits = route_request_edits(x)
     cdef Buffer* b
+    if SCRUBBER_CHECKS:
+        request_check(head)
     if x.pool == NULL or x.pool.origins.len == 0:
         return 503
     b = buffer_get(e)
@@ -209,6 +211,8 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     cdef Buffer* b = buffer_get(e)
     if b == NULL:
         return False
+    if SCRUBBER_CHECKS:
+        response_check(r)
     w.at = b.data
     w.end = b.data + BUFFER_BYTES
     w.full = False

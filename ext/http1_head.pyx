@@ -236,6 +236,32 @@ cdef int request_meaning(const uint8_t* data, RequestHead* out, uint32_t target_
     return HTTP1_OK
 
 
+cdef void fields_check(const Header* headers, uint16_t count, uint32_t head_bytes) noexcept nogil:
+    cdef uint16_t i
+    check(count <= HEADERS_MAX)
+    for i in range(count):
+        check(headers[i].name_off + headers[i].name_len < headers[i].value_off + headers[i].value_len + 1)
+        check(headers[i].value_off + headers[i].value_len < head_bytes)
+
+
+cdef void request_check(const RequestHead* head) noexcept nogil:
+    """Everything that a head points at is within it."""
+    check(head.head_bytes <= HEAD_BYTES_MAX)
+    check(head.method_text.off + head.method_text.len < head.head_bytes)
+    check(head.target.off + head.target.len < head.head_bytes)
+    check(head.path.off + head.path.len < head.head_bytes)
+    check(head.query.off + head.query.len < head.head_bytes)
+    check(head.host.off + head.host.len < head.head_bytes)
+    check(head.authority.off + head.authority.len < head.head_bytes)
+    fields_check(head.headers, head.header_count, head.head_bytes)
+
+
+cdef void response_check(const ResponseHead* head) noexcept nogil:
+    check(head.head_bytes <= HEAD_BYTES_MAX)
+    check(head.reason.off + head.reason.len < head.head_bytes)
+    fields_check(head.headers, head.header_count, head.head_bytes)
+
+
 cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, const Http1Limits* limits, RequestHead* out) noexcept nogil:
     cdef uint32_t head_max = limits.head_bytes_max if limits.head_bytes_max < HEAD_BYTES_MAX else HEAD_BYTES_MAX
     cdef uint32_t headers_max = limits.headers_max if limits.headers_max < HEADERS_MAX else HEADERS_MAX
@@ -252,7 +278,10 @@ cdef int request_parse(const uint8_t* data, uint32_t length, uint32_t* scan, con
             rc = parse_fields(data, next_at, end_at, limits.line_bytes_max, headers_max, out.headers, out.first, &out.header_count,
                               &out.head_bytes)
         if rc == HTTP1_OK:
-            return request_meaning(data, out, target_host_len, target_port)
+            rc = request_meaning(data, out, target_host_len, target_port)
+            if SCRUBBER_CHECKS and rc == HTTP1_OK:
+                request_check(out)
+            return rc
     if rc == HTTP1_MORE:
         if length >= head_max:
             return HTTP1_LINE_TOO_LONG if next_at == 0 else HTTP1_HEAD_TOO_LARGE
@@ -347,7 +376,10 @@ cdef int response_parse(const uint8_t* data, uint32_t length, uint32_t* scan, co
         rc = parse_fields(data, next_at, end_at, limits.line_bytes_max, headers_max, out.headers, out.first, &out.header_count,
                           &out.head_bytes)
         if rc == HTTP1_OK:
-            return response_meaning(data, request_method, out)
+            rc = response_meaning(data, request_method, out)
+            if SCRUBBER_CHECKS and rc == HTTP1_OK:
+                response_check(out)
+            return rc
     if rc == HTTP1_MORE:
         if length >= head_max:
             return HTTP1_LINE_TOO_LONG if next_at == 0 else HTTP1_HEAD_TOO_LARGE

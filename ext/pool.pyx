@@ -14,11 +14,13 @@ cdef bint pool_open(Pool* p, uint32_t count, uint64_t object_bytes) noexcept nog
         return False
     for i in range(count):
         p.free_stack[i] = count - 1 - i
+    scrubber_forbid(p.base, p.object_bytes * count)
     return True
 
 
 cdef void pool_close(Pool* p) noexcept nogil:
     if p.base != NULL:
+        scrubber_permit(p.base, p.object_bytes * p.count)
         munmap(p.base, p.object_bytes * p.count)
     c_free(p.free_stack)
     c_free(p.taken)
@@ -31,7 +33,10 @@ cdef void* pool_get(Pool* p) noexcept nogil:
         return NULL
     p.free -= 1
     i = p.free_stack[p.free]
+    check(i < p.count)
+    check(not p.taken[i])
     p.taken[i] = 1
+    scrubber_permit(p.base + i * p.object_bytes, p.object_bytes)
     return p.base + i * p.object_bytes
 
 
@@ -39,9 +44,12 @@ cdef void pool_put(Pool* p, void* item) noexcept nogil:
     cdef uint64_t i = <uint64_t>(<uint8_t*>item - p.base) / p.object_bytes
     if i >= p.count or not p.taken[i]:
         c_abort()               # a double free would hand one client's bytes to another: better to die and be replaced
+    check(<uint8_t*>item == p.base + i * p.object_bytes)
+    check(p.free < p.count)
     p.taken[i] = 0
     p.free_stack[p.free] = <uint32_t>i
     p.free += 1
+    scrubber_forbid(item, p.object_bytes)
 
 
 cdef inline void pool_note(const Pool* p, PoolUse* out) noexcept nogil:
@@ -74,6 +82,21 @@ cdef void buffer_put(Core* e, Buffer* b) noexcept nogil:
     pool_put(&e.buffers, b)
 
 
+cdef void queue_check(const Queue* q) noexcept nogil:
+    """Every buffer within its bounds, and together they hold what the queue says."""
+    cdef const Buffer* b = q.head
+    cdef const Buffer* last = NULL
+    cdef uint64_t nbytes = 0
+    while b != NULL:
+        check(b.start <= b.end)
+        check(b.end <= BUFFER_BYTES)
+        nbytes += b.end - b.start
+        last = b
+        b = b.next
+    check(last == q.tail)
+    check(nbytes == q.bytes)
+
+
 cdef void queue_add(Queue* q, Buffer* b) noexcept nogil:
     if q.tail == NULL:
         q.head = b
@@ -86,6 +109,8 @@ cdef void queue_add(Queue* q, Buffer* b) noexcept nogil:
 cdef bint queue_append(Core* e, Queue* q, const uint8_t* data, uint64_t n) noexcept nogil:
     cdef Buffer* b
     cdef uint64_t take
+    if SCRUBBER_CHECKS:
+        queue_check(q)
     while n:
         b = q.tail
         if b == NULL or b.end == BUFFER_BYTES:
@@ -101,12 +126,16 @@ cdef bint queue_append(Core* e, Queue* q, const uint8_t* data, uint64_t n) noexc
         q.bytes += take
         data += take
         n -= take
+    if SCRUBBER_CHECKS:
+        queue_check(q)
     return True
 
 
 cdef void queue_clear(Core* e, Queue* q) noexcept nogil:
     cdef Buffer* b = q.head
     cdef Buffer* after
+    if SCRUBBER_CHECKS:
+        queue_check(q)
     while b != NULL:
         after = b.next
         buffer_put(e, b)
@@ -123,6 +152,8 @@ cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil:
     cdef uint64_t asked
     cdef ssize_t sent
     cdef uint64_t left
+    if SCRUBBER_CHECKS:
+        queue_check(q)
     while q.head != NULL:
         n = 0
         asked = 0
@@ -154,6 +185,8 @@ cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil:
             buffer_put(e, b)
         if q.head == NULL:
             q.tail = NULL
+        if SCRUBBER_CHECKS:
+            queue_check(q)
         if <uint64_t>sent < asked:
             return 0            # a short write: the socket is full, its next edge will tell
     return 1

@@ -34,9 +34,12 @@ cdef bint ring_write(Ring* r, uint32_t kind, const uint8_t* data, uint32_t lengt
         return False
     mark[0] = length
     mark[1] = kind
+    check(ring_at(r, head) + 8 <= r.size)
     memcpy(r.data + ring_at(r, head), mark, 8)
     at = ring_at(r, head + 8)
     first = r.size - at
+    check(at < r.size)
+    check(length <= RECORD_BYTES_MAX)
     if length <= first:
         memcpy(r.data + at, data, length)
     else:
@@ -59,6 +62,8 @@ cdef int ring_read(Ring* r, uint32_t* kind, uint8_t* out, uint32_t* length) noex
         if mark[0] <= RECORD_BYTES_MAX and record_bytes(mark[0]) <= there and (mark[1] == RECORD_LINE or mark[1] == RECORD_ACT):
             at = ring_at(r, tail + 8)
             first = r.size - at
+            check(at < r.size)
+            check(mark[0] <= RECORD_BYTES_MAX)
             if mark[0] <= first:
                 memcpy(out, r.data + at, mark[0])
             else:

@@ -3,14 +3,17 @@ cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 
 cdef void put(Writer* w, const void* data, uint64_t n) noexcept nogil:
+    check(w.at <= w.end)
     if w.full or <uint64_t>(w.end - w.at) < n:
         w.full = True
         return
     memcpy(w.at, data, n)
     w.at += n
+    check(w.at <= w.end)
 
 
 cdef void put_byte(Writer* w, uint8_t byte) noexcept nogil:
+    check(w.at <= w.end)
     if w.full or w.at == w.end:
         w.full = True
         return

@@ -105,6 +105,8 @@ class Worker:
 
     def look_drained(self) -> None:
         if self.engine.drained:
+            if left := self.engine.left():
+                self.log.error("pools are not whole at the end: %s", left)
             self.end()
         else:
             self.loop.call_later(DRAIN_LOOK_S, self.look_drained)

@@ -65,11 +65,12 @@ def refused(port: int) -> bool:
 # Before the program: a gateway that root starts so changes no users, and the limits of its processes are ours to set.
 ONE_USER = ("setpriv", "--bounding-set", "-setuid")
 POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
-TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|ended by signal (?:4|6|7|8|11) ")
+TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|pools are not whole|ended by signal (?:4|6|7|8|11) ")
 
 
 def trouble(said: str) -> list[str]:
-    """Lines of a gateway's stderr that no test may bring about: exceptions, sanitizers' reports, crashed processes."""
+    """Lines of a gateway's stderr that no test may bring about: exceptions, sanitizers' reports, objects that
+    leaked, crashed processes."""
     return [line for line in said.splitlines() if TROUBLE.search(line)]
 
 

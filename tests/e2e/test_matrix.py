@@ -73,7 +73,7 @@ class Streams:
         gauges = ("connections", "requests_in_flight")
         eventually(lambda: not any(map(proxy.gauge, gauges)), 10 * SLOW, "connections that nobody closed")
         eventually(lambda: self.origin.open == proxy.gauge("origin_connections"), 10 * SLOW, "origin connections")
-        eventually(proxy.pools_whole, 10 * SLOW, "a pool that is not whole")
+        eventually(proxy.running.pools_whole, 10 * SLOW, "a pool that is not whole")
         assert self.origin.faults == []
 
 

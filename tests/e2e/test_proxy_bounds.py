@@ -233,7 +233,7 @@ def test_pools_say_what_is_in_use(proxy: type[Proxy]) -> None:
         for wire in wires[:4]:
             assert wire.answer().status == 200
         eventually(lambda: (used("exchanges"), used("buffers")) == (0, 1))
-        assert not found.pools_whole()
+        assert not found.running.pools_whole()
         for wire in wires:
             wire.sock.close()
         found.whole()

@@ -230,12 +230,6 @@ def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
             time.sleep(0.02)
         time.sleep(0.1)
         each.close()
-        taken = {name: used for name, (used, _) in each.engine.pools().items()}
-        assert {name: taken[name] for name in ("clients", "exchanges", "buffers", "pipes")} == {
-            "clients": 0,
-            "exchanges": 0,
-            "buffers": 0,
-            "pipes": 0,
-        }
+        assert each.engine.left() == {}
         assert each.memory.gauges(0)["connections"] == 0
         assert each.memory.gauges(0)["requests"] == 0
