@@ -197,3 +197,35 @@ def probe_race_ring_read(ProbeRing ring, uint32_t records) -> tuple:
                     break
             n += 1
     return n, torn, skipped
+
+
+cdef inline uint64_t hammer_next(uint64_t* state) noexcept nogil:
+    """xorshift64."""
+    state[0] ^= state[0] << 13
+    state[0] ^= state[0] >> 7
+    state[0] ^= state[0] << 17
+    return state[0]
+
+
+def probe_hammer_limiter(ProbeLimiter limiter, uint64_t keys, uint64_t seed, uint64_t now_ns) -> None:
+    """Until killed: charge keys that displace each other; key k has 5 units of 1000 + k ns each, so its time tells whose it is."""
+    cdef Admission out
+    cdef Rate rate
+    cdef uint64_t key
+    with nogil:
+        while True:
+            key = 1 + hammer_next(&seed) % keys
+            rate.count, rate.period_ns, rate.burst = 1, 1000 + key, 5
+            limiter_admit(&limiter.table, key, &rate, 1, 1000000, now_ns, &out)
+
+
+def probe_hammer_counts(Memory memory, uint64_t keys, uint64_t seed) -> None:
+    """Until killed: count keys up and down again, two of one at most."""
+    cdef uint64_t key, last = 0
+    with nogil:
+        while True:
+            key = 1 + hammer_next(&seed) % keys
+            counts_add(&memory.shared, key, 1)
+            if last:
+                counts_add(&memory.shared, last, -1)
+            last = key

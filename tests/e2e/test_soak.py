@@ -4,8 +4,10 @@ nobody who was not on a killed worker's connection fails, memory stays flat, and
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,3 +201,50 @@ def test_two_hundred_reloads_under_load_fail_no_request_and_leak_nothing(
     after = [held(pid) for pid in pids]
     more = [now[i] - then[i] for now, then in zip(after, before, strict=True) for i in (0, 1)]
     assert max(more) <= 2, f"descriptors and mappings: {before}, now {after}"
+
+
+def answered(running: Gateway) -> dict[str, Any]:
+    """The status once every process is there and has the same policy."""
+
+    def look() -> dict[str, Any] | None:
+        try:
+            status = running.status()
+        except (OSError, http.client.HTTPException, AssertionError):
+            return None
+        workers = [child for child in status["children"] if child["role"] == "worker"]
+        whole = all(child["pid"] and child["generation"] == status["generation"] for child in workers)
+        return status if whole else None
+
+    return dict(until(look, 15, "a gateway with one policy in every process"))
+
+
+@pytest.mark.timeout(180 * SLOW)
+def test_kills_at_random_points_of_reloads(gateway: GatewayFactory) -> None:
+    """Whoever dies while a policy is replaced, everybody ends up with the same one, and an acknowledged one stays."""
+    running = gateway(workers=2)
+    random_ = random.Random(4)
+    acknowledged = 1
+    kills: list[float] = []
+
+    def strike(pid: int, role: str) -> None:
+        if role == "worker":
+            kills.append(time.monotonic())
+        os.kill(pid, signal.SIGKILL)
+
+    with People(running.port, 2) as people:
+        for turn in range(15):
+            children = {child["pid"]: child["role"] for child in answered(running)["children"]}
+            rules = RULE.format(rate=200 + turn)
+            (running.directory / "mandate.toml").write_text(mandate_text(rules, serial=turn + 2))
+            victim = random_.choice(sorted(children))
+            timer = threading.Timer(random_.uniform(0, 0.06), strike, (victim, children[victim]))
+            timer.start()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                code, said = running.admin("POST", "/v1/reload")
+                if code == 200:
+                    acknowledged = int(said["generation"])
+            timer.join()
+            assert int(answered(running)["generation"]) >= acknowledged, f"turn {turn}: {children[victim]} killed"
+    assert acknowledged > 4
+    assert [f for f in people.failures if not excused(f, kills)] == []
+    until(running.pools_whole, 15, "a pool that is not whole")
