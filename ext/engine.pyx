@@ -2,6 +2,8 @@
 # __init__; a pass makes no Python object.
 import os
 
+cimport cython
+
 
 cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers) noexcept nogil:
     cdef uint32_t i
@@ -67,6 +69,7 @@ class EngineError(Exception):
     """The engine could not be opened, or was asked for what it cannot do."""
 
 
+@cython.no_gc_clear     # the core, which goes last, points into memory and policies
 cdef class Engine:
     """A worker's engine over listeners that it does not own.
 

@@ -217,7 +217,12 @@ cdef void request_pump(Core* e, Exchange* x) noexcept nogil:
 
 cdef int body_out(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexcept nogil:
     """n decoded bytes towards the client: framed by chunks, or as they are."""
-    if x.cache.filling and not cache_fill(e, x, data, n) or x.cache.as_get:
+    cdef bint now = True
+    if x.cache.filling:
+        now = cache_fill(e, x, data, n)
+        if x.client.h.events & EVENT_BROKEN:
+            return -1           # no buffer: what follows would close the gap
+    if not now or x.cache.as_get:
         return 0                # the client is behind: it is given this later, from what is kept; or wants the head alone
     x.bytes_out += n
     if x.client_chunked:
@@ -277,8 +282,12 @@ cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexce
 
 cdef void response_finish(Core* e, Exchange* x) noexcept nogil:
     """The origin has said all; its connection is free before the client has taken the answer."""
-    if x.cache.filling and cache_finish(e, x):
-        return
+    if x.cache.filling:
+        if cache_finish(e, x):
+            return
+        if x.client.h.events & EVENT_BROKEN:
+            client_close(e, x.client, True)
+            return
     if x.client_chunked:
         if not queue_append(e, &x.client.out, <const uint8_t*>b"0\r\n\r\n", 5):
             client_close(e, x.client, True)
@@ -341,6 +350,7 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
 
 cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
     """Read and parse towards the final head. True: the answer has begun; False: waiting, or over."""
+    cdef Client* c = x.client
     cdef Buffer* b
     cdef uint32_t room
     cdef ssize_t got
@@ -357,10 +367,13 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
             outcome = response_parse(b.data + b.start, b.end - b.start, &o.scan, &e.answer_limits, origin_method(x), &e.response)
             if outcome == HTTP1_OK and e.response.status >= 200:
                 response_begin(e, x, b.data + b.start, e.response.head_bytes, b.end - b.start)
-                if o.inbox != NULL:
+                # A request that goes on at another origin may have taken this one's memory.
+                if c.exchange != x or x.origin != o:
+                    return False
+                if o.inbox == b:
                     buffer_put(e, b)
                     o.inbox = NULL
-                return o.exchange == x
+                return True
             if outcome == HTTP1_OK:
                 if e.response.status == 101 and tunnel_granted(e, x, b.data + b.start):
                     tunnel_begin(e, x, b.data + b.start, e.response.head_bytes, b.end - b.start)
@@ -509,8 +522,6 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     if x.evicted:
         x.evicted = 0
         answer(e, x, 503)
-        if c.exchange != x:
-            return False
     if x.ready:
         x.ready = 0
         origin_acquire(e, x)

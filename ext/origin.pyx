@@ -323,6 +323,8 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
     cdef PoolState* state = &e.pools[x.pool.pool_id]
     cdef const OriginSpec* spec = NULL
     cdef int choice = CHOICE_TAKE
+    cdef bint promised = x.promised
+    cdef uint16_t promised_id = x.origin_id
     promise_end(e, x)
     if x.spec == NULL and not x.waited:
         retry_request(&state.retry, e.now_ns)
@@ -330,8 +332,8 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
         # Nobody overtakes those who wait.
         choice = CHOICE_FULL if state.queue.waiting and not x.waited and x.tries == 0 else origin_choose(e, x, &spec)
         if choice == CHOICE_TAKE and e.origins.free == 0:
-            if idle_close_one(e):
-                graves_clear(e)
+            idle_close_one(e)
+            graves_clear(e)
             if e.origins.free == 0 and (x.retried or e.origin_pools[spec.origin_id].idle == NULL):
                 choice = CHOICE_FULL
         if choice == CHOICE_FULL and acquire_wait(e, x, spec, x.waited):
@@ -342,7 +344,11 @@ cdef void origin_acquire(Core* e, Exchange* x) noexcept nogil:
             e.totals.origin_retries_refused += 1
             break
         if acquire_take(e, x, spec):
+            if promised and spec.origin_id != promised_id:
+                wait_fill(e, promised_id)
             return
+    if promised:
+        wait_fill(e, promised_id)
     if choice == CHOICE_DRAINED:
         x.retry_s = DRAIN_RETRY_S
     answer(e, x, 503 if x.tries == 0 else x.connect_status if x.connect_status else 502)
