@@ -106,9 +106,7 @@ class TinyOrigin(threading.Thread):
 class Bench:
     """An engine, its memory and its listener, driven by a thread."""
 
-    def __init__(
-        self, tmp_path: Path, origin_port: int, *, rules: str, area: str, workers: int, top: str, buffers: int = 256
-    ) -> None:
+    def __init__(self, tmp_path: Path, origin_port: int, *, rules: str, area: str, workers: int, top: str) -> None:
         (tmp_path / "mandate.toml").write_text(MANDATE + rules)
         (tmp_path / "gateway.toml").write_text(
             f"""
@@ -146,7 +144,7 @@ origins = ["127.0.0.1:{origin_port}"]
             self.memory,
             self.policy(),
             [(self.listener.fileno(), 0)],
-            {"origins_max": 64, "buffers_max": buffers},
+            {"origins_max": 64, "buffers_max": 256},
         )
         self.lock = threading.Lock()
         self.start()
@@ -219,11 +217,8 @@ def origin() -> Iterator[TinyOrigin]:
 def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(
-        rules: str = "", area: str = "", workers: int = 1, top: str = "", port: int = 0, buffers: int = 256
-    ) -> Bench:
-        where = port or origin.port
-        made.append(Bench(tmp_path, where, rules=rules, area=area, workers=workers, top=top, buffers=buffers))
+    def make(rules: str = "", area: str = "", workers: int = 1, top: str = "", port: int = 0) -> Bench:
+        made.append(Bench(tmp_path, port or origin.port, rules=rules, area=area, workers=workers, top=top))
         return made[-1]
 
     yield make
