@@ -180,7 +180,7 @@ cdef class ProbeCache:
         cdef uint64_t last = self.cache.log_bytes - 1
         if not self.find(n, &found) or (pos & last) + nbytes > last or (found.pos & last) + nbytes > last:
             raise ValueError("no such record")
-        memcpy(self.cache.log + (found.pos & last), self.cache.log + (pos & last), nbytes)
+        memmove(self.cache.log + (found.pos & last), self.cache.log + (pos & last), nbytes)
 
     cdef bint find(self, uint64_t n, CacheFound* found) noexcept nogil:
         cdef CacheKey key = ProbeCache.key(n)
