@@ -14,21 +14,22 @@ import click
 from bench.load.guard import LoadRefused
 from bench.macro.measure import Effort, measure
 from bench.macro.report import machine, results, write
-from bench.macro.scenarios import SCENARIOS
+from bench.macro.scenarios import GROUPS, SCENARIOS
 from bench.macro.systems import SYSTEMS, BenchError, program
 
 HERE = Path(__file__).parent
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.argument("scenarios", nargs=-1, type=click.Choice([*SCENARIOS, *GROUPS]))
 @click.option("--runs", type=click.IntRange(1, 100), default=5, show_default=True, help="Paired rounds a scenario.")
 @click.option("--smoke", is_flag=True, help="A few hundred requests each; figures are not kept.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, help="Where results go.")
 @click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Only these (default: all).")
 def main(scenarios: tuple[str, ...], runs: int, smoke: bool, out: Path, systems: tuple[str, ...]) -> None:
     """Measure SCENARIOS (default: all) against nginx and HAProxy on this machine."""
-    chosen = [SCENARIOS[name] for name in scenarios or SCENARIOS]
+    names = dict.fromkeys(each for name in scenarios or SCENARIOS for each in GROUPS.get(name, (name,)))
+    chosen = [SCENARIOS[name] for name in names]
     wanted = systems or SYSTEMS
     missing = [name for name in ("nginx", "haproxy", "taskset") if not installed(name)]
     if missing and smoke:

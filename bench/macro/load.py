@@ -33,6 +33,8 @@ BROWSER = {
     "Sec-Fetch-Site": "same-origin",
 }
 
+BODY = bytes(range(256)) * (40 * 1024)  # 10 MiB
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -50,11 +52,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to ask: from which addresses in turn, on how many connections, kept or a new one for each request."""
+    """What to ask: from which addresses in turn, on how many connections, kept or a new one for each request; with a
+    body of so many bytes it is a POST."""
 
     sources: tuple[str, ...]
     connections: int
     kept: bool
+    body_bytes: int = 0
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -63,8 +67,11 @@ class Ask:
     def request(self) -> bytes:
         """The bytes of one request."""
         fields = [*BROWSER.items(), *([] if self.kept else [("Connection", "close")])]
+        if self.body_bytes:
+            fields += [("Content-Type", "application/octet-stream"), ("Content-Length", str(self.body_bytes))]
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        return f"GET /page?id=7 HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+        method = "POST" if self.body_bytes else "GET"
+        return f"{method} /page?id=7 HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + BODY[: self.body_bytes]
 
 
 def spec_of(host: str, port: int, what: Ask, bounds: Bounds) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def spec_of(host: str, port: int, what: Ask, bounds: Bounds) -> dict[str, Any]:
         "port": port,
         "sources": list(what.sources),
         "connections": what.connections,
-        "request": what.request().decode("latin-1"),
+        "body_bytes": what.body_bytes,
         "kept": what.kept,
         "requests_max": bounds.requests_max,
         "seconds_max": bounds.seconds_max,
@@ -96,8 +103,9 @@ def main(argv: Sequence[str]) -> None:
     from bench.macro import native  # noqa: PLC0415 - only this process needs the native tool
 
     spec = json.loads(argv[0])
-    spec["request"] = spec["request"].encode("latin-1")
     Bounds(spec["requests_max"], spec["seconds_max"])
+    what = Ask(tuple(spec["sources"]), spec["connections"], spec["kept"], spec.pop("body_bytes"))
+    spec["request"] = what.request()
     print(json.dumps(native.load(**spec)))
 
 

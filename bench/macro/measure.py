@@ -22,6 +22,9 @@ METRICS = {
     "cpu_us": "µs a request",
     "core_busy_us": "µs a request",
     "throughput_per_s": "requests a second",
+    "cpu_s_per_gb": "s a GB",
+    "core_busy_s_per_gb": "s a GB",
+    "throughput_gb_per_s": "GB a second",
     "latency_ms_p50": "ms",
     "latency_ms_p99": "ms",
 }
@@ -55,8 +58,16 @@ class Run:
     task_ns: int  # of this, in processes: the proxy's own and any other
     steal_ns: int
     wall_ns: int
+    body_bytes: int = 0  # that each request moved
 
     def metrics(self) -> dict[str, float]:
+        if self.body_bytes:
+            gb = self.outcome.requests * self.body_bytes / 1e9
+            return {
+                "cpu_s_per_gb": self.cpu_ns / 1e9 / gb,
+                "core_busy_s_per_gb": self.core_ns / 1e9 / gb,
+                "throughput_gb_per_s": gb / self.outcome.seconds,
+            }
         found = {
             "cpu_us": self.cpu_ns / 1e3 / self.outcome.requests,
             "core_busy_us": self.core_ns / 1e3 / self.outcome.requests,
@@ -66,6 +77,10 @@ class Run:
             found["latency_ms_p50"] = self.outcome.latency_ms_p50
             found["latency_ms_p99"] = self.outcome.latency_ms_p99
         return found
+
+    def told(self) -> str:
+        """The figures that count, in a few words."""
+        return ", ".join(f"{value:.3g} {METRICS[name]}" for name, value in list(self.metrics().items())[:3])
 
     def disturbance(self) -> str:
         """What else had the proxy's core meanwhile; empty where it had it to itself."""
@@ -104,7 +119,8 @@ def difference(before: CoreTime, after: CoreTime) -> tuple[int, int, int, int]:
 def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, effort: Effort) -> Run:
     """Start the system, warm it up, measure it under load, end it."""
     proxy_core, load_core = cores()
-    with system(name, scenario.configs, scratch, origin_port, proxy_core) as running:
+    more = {"ORIGIN": origin_port, "SPLICE": scenario.splice}
+    with system(name, scenario.configs, scratch, proxy_core, more) as running:
         scenario.prepare(running)
         scenario.load(running.port, effort.warm, load_core)
         pids = descendants(running.process.pid)
@@ -115,7 +131,7 @@ def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, eff
             raise BenchError(f"{name}: processes came or went during the run", "look into its log")
     if complaint := scenario.complaint(outcome):
         raise BenchError(f"{scenario.name}, {name}: {complaint}: {outcome}")
-    return Run(outcome, cpu_after - cpu_before, *difference(core_before, core_after))
+    return Run(outcome, cpu_after - cpu_before, *difference(core_before, core_after), scenario.body_bytes)
 
 
 def measure(
@@ -127,17 +143,13 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         scratch = Path(directory)
         scratch.chmod(0o755)  # a system that drops to another user must reach its own files
-        with origin(scratch, load_core) as origin_port:
-            for scenario in scenarios:
-                record = Rounds(scenario, {name: [] for name in systems})
+        for scenario in scenarios:
+            record = Rounds(scenario, {name: [] for name in systems})
+            with origin(scratch, load_core, scenario.page_bytes) as origin_port:
                 for i in range(rounds):
                     for name in systems:
                         run = run_once(scenario, name, origin_port, scratch, effort)
                         record.runs[name].append(run)
-                        figures = run.metrics()
-                        tell(
-                            f"{scenario.name} {i + 1}/{rounds} {name}: {figures['cpu_us']:.1f} µs a request, "
-                            f"{figures['throughput_per_s']:.0f}/s"
-                        )
-                found.append(record)
+                        tell(f"{scenario.name} {i + 1}/{rounds} {name}: {run.told()}")
+            found.append(record)
     return found

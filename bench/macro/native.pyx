@@ -72,7 +72,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int, int, int, epoll_event*)
     int epoll_wait(int, epoll_event*, int, int)
     enum:
-        EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLL_CTL_ADD
+        EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLL_CTL_ADD, EPOLL_CTL_MOD
 
 cdef enum:
     BUFFER_BYTES = 16384
@@ -404,7 +404,9 @@ def load(str target, int port, list sources, int connections, bytes request, bin
 
 cdef struct Served:
     int fd
+    uint8_t answering           # the answer is on its way, `sent` bytes of it
     uint32_t have
+    uint64_t sent
     int64_t skip                # of a request's body
     uint8_t buffer[BUFFER_BYTES]
 
@@ -429,11 +431,34 @@ cdef int64_t length_of(const uint8_t* head, uint32_t head_bytes) noexcept nogil:
     return 0
 
 
-cdef bint answer(Served* s, const uint8_t* response, uint32_t response_bytes) noexcept nogil:
-    """Answer every whole request in the buffer. False: the connection is over (also where the gateway does not read its answer)."""
+cdef bint flush(int epoll, Served* s, const uint8_t* response, uint64_t response_bytes) noexcept nogil:
+    """Send what the socket takes; the rest when it takes more. False: the connection is broken."""
+    cdef epoll_event e
+    cdef bint waited = s.sent != 0
+    cdef ssize_t n
+    s.answering = 1
+    while s.sent < response_bytes:
+        n = send(s.fd, response + s.sent, response_bytes - s.sent, MSG_NOSIGNAL)
+        if n < 0 and errno != EAGAIN and errno != EINTR:
+            return False
+        if n < 0:
+            break
+        s.sent += <uint64_t>n
+    if s.sent == response_bytes:
+        s.sent = 0
+        s.answering = 0
+    if waited or s.answering:
+        e.events = EPOLLOUT if s.answering else EPOLLIN
+        e.data.u64 = <uint64_t>s.fd
+        epoll_ctl(epoll, EPOLL_CTL_MOD, s.fd, &e)
+    return True
+
+
+cdef bint answer(int epoll, Served* s, const uint8_t* response, uint64_t response_bytes) noexcept nogil:
+    """Answer every whole request in the buffer, one after the other. False: the connection is over."""
     cdef uint8_t* end
     cdef uint32_t used = 0, head_bytes, step
-    while used < s.have:
+    while used < s.have and not s.answering:
         if s.skip:
             step = s.have - used
             if step > s.skip:
@@ -442,7 +467,7 @@ cdef bint answer(Served* s, const uint8_t* response, uint32_t response_bytes) no
             used += step
             if s.skip:
                 break
-            if send(s.fd, response, response_bytes, MSG_NOSIGNAL) != response_bytes:
+            if not flush(epoll, s, response, response_bytes):
                 return False
             continue
         end = <uint8_t*>memmem(s.buffer + used, s.have - used, b"\r\n\r\n", 4)
@@ -451,15 +476,15 @@ cdef bint answer(Served* s, const uint8_t* response, uint32_t response_bytes) no
         head_bytes = <uint32_t>(end + 4 - (s.buffer + used))
         s.skip = length_of(s.buffer + used, head_bytes)
         used += head_bytes
-        if s.skip == 0 and send(s.fd, response, response_bytes, MSG_NOSIGNAL) != response_bytes:
+        if s.skip == 0 and not flush(epoll, s, response, response_bytes):
             return False
     memmove(s.buffer, s.buffer + used, s.have - used)
     s.have -= used
-    return s.have < BUFFER_BYTES
+    return s.have < BUFFER_BYTES or s.answering
 
 
 cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, const uint8_t* response,
-                        uint32_t response_bytes) noexcept nogil:
+                        uint64_t response_bytes) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef epoll_event e
     cdef int n, i, fd
@@ -489,17 +514,23 @@ cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, cons
                     all[fd].fd = fd
                     all[fd].have = 0
                     all[fd].skip = 0
+                    all[fd].sent = 0
+                    all[fd].answering = 0
                     e.events = EPOLLIN
                     e.data.u64 = <uint64_t>fd
                     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e)
                 continue
             s = all[fd]
+            if s.answering:
+                if not flush(epoll, s, response, response_bytes) or not answer(epoll, s, response, response_bytes):
+                    close(fd)
+                continue
             got = recv(fd, s.buffer + s.have, BUFFER_BYTES - s.have, 0)
             if got < 0 and (errno == EAGAIN or errno == EINTR):
                 continue
             if got > 0:
                 s.have += <uint32_t>got
-            if got <= 0 or not answer(s, response, response_bytes):
+            if got <= 0 or not answer(epoll, s, response, response_bytes):
                 close(fd)
 
 
@@ -510,7 +541,7 @@ def serve(int listener_fd, int stop_fd, bytes response):
     cdef epoll_event e
     cdef uint32_t i
     cdef const uint8_t* bytes_of = response
-    cdef uint32_t count = <uint32_t>len(response)
+    cdef uint64_t count = <uint64_t>len(response)
     if all == NULL:
         raise MemoryError
     for fd in (listener_fd, stop_fd):

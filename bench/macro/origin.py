@@ -1,4 +1,5 @@
-"""The origin of every run: `python -m bench.macro.origin PORT` answers with one page until its stdin closes."""
+"""The origin of every run: `python -m bench.macro.origin PORT` answers with one page, of about 1 KB or as many
+bytes as a second argument says, until its stdin closes."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nCache-Control: no-cache\r
 
 def main(argv: list[str]) -> None:
     """Listen on 127.0.0.1 and serve."""
+    body = BODY if len(argv) == 1 else bytes(range(256)) * (int(argv[1]) // 256)
     with socket.create_server(("127.0.0.1", int(argv[0])), backlog=4096) as listener:
         listener.setblocking(False)
-        native.serve(listener.fileno(), sys.stdin.fileno(), HEAD % len(BODY) + BODY)
+        native.serve(listener.fileno(), sys.stdin.fileno(), HEAD % len(body) + body)
 
 
 if __name__ == "__main__":

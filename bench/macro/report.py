@@ -20,6 +20,7 @@ from bench.macro.stats import paired_ratio
 from bench.macro.systems import version
 
 OURS = "scrubber"
+PLOTTED = ("cpu_us", "cpu_s_per_gb")
 
 
 def rows_of(rounds: Rounds) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ def write(tree: dict[str, Any], directory: Path) -> None:
 
 
 def draw(tree: dict[str, Any], path: Path) -> bool:
-    """CPU a request by scenario and system, least and most as whiskers. False where matplotlib is missing."""
+    """CPU a request and a GB by scenario and system, least and most as whiskers. False where matplotlib is missing."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - results without a plot need no matplotlib
     except ImportError:
@@ -181,10 +182,23 @@ def draw(tree: dict[str, Any], path: Path) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    rows = [row for row in tree["rows"] if row["metric"] == "cpu_us"]
-    scenarios = list(tree["scenarios"])
+    drawn = {metric: rows for metric in PLOTTED if (rows := [row for row in tree["rows"] if row["metric"] == metric])}
+    counts = [len({row["scenario"] for row in rows}) for rows in drawn.values()]
+    size = (2.4 * len(drawn) + 2.2 * sum(counts), 4)
+    figure, all_axes = plt.subplots(1, len(drawn), figsize=size, width_ratios=counts, squeeze=False)
+    for (metric, rows), axes in zip(drawn.items(), all_axes[0], strict=True):
+        bars_of(axes, metric, rows)
+    figure.suptitle("CPU of the proxy's processes (median, least, most)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return True
+
+
+def bars_of(axes: Any, metric: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A group of bars a scenario, a bar a system."""
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
     systems = list(dict.fromkeys(row["system"] for row in rows))
-    figure, axes = plt.subplots(figsize=(2.4 + 2.2 * len(scenarios), 4))
     width = 0.8 / max(len(systems), 1)
     for k, name in enumerate(systems):
         own = {row["scenario"]: row for row in rows if row["system"] == name}
@@ -193,12 +207,7 @@ def draw(tree: dict[str, Any], path: Path) -> bool:
         heights = [row["value"] for row in found]
         whiskers = [[row["value"] - row["min"] for row in found], [row["max"] - row["value"] for row in found]]
         bars = axes.bar(at, heights, width * 0.92, yerr=whiskers, capsize=3, label=name)
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
     axes.set_xticks(range(len(scenarios)), scenarios)
-    axes.set_ylabel("CPU µs a request")
-    axes.set_title("CPU of the proxy's processes (median, least, most)")
+    axes.set_ylabel(f"CPU {METRICS[metric]}")
     axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return True

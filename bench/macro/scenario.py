@@ -22,6 +22,9 @@ class Scenario:
     load: Callable[[int, Bounds, int], Outcome]  # port, bounds, core of the load
     complaint: Callable[[Outcome], str]  # why an outcome does not count; empty: it does
     prepare: Callable[[Running], None] = lambda _: None  # after the start, before the load
+    splice: str = "no "  # before HAProxy's `option splice-auto`, where its configuration has it
+    page_bytes: int = 0  # of the origin's answer; 0: about 1 KB
+    body_bytes: int = 0  # that a request moves, where what counts is CPU a GB; 0: CPU a request counts
 
 
 def mostly(part: int, whole: int) -> bool:

@@ -157,12 +157,12 @@ def argv_of(name: str, directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def system(name: str, configs: Path, scratch: Path, origin_port: int, core: int) -> Iterator[Running]:
-    """One system with a scenario's configuration, before the origin."""
+def system(name: str, configs: Path, scratch: Path, core: int, more: Mapping[str, object]) -> Iterator[Running]:
+    """One system with a scenario's configuration. `more`: what its files name besides PORT, DIR and LOG_PORT."""
     directory = scratch / f"{name}-{time.monotonic_ns()}"
     directory.mkdir()
     port, sink = free_port(), Sink()
-    values = {"PORT": port, "ORIGIN": origin_port, "DIR": directory, "LOG_PORT": sink.port}
+    values = {"PORT": port, "DIR": directory, "LOG_PORT": sink.port, **more}
     for source in configs.iterdir():
         if source.suffix in (".toml", ".conf", ".cfg", ".list"):
             (directory / source.name).write_text(fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
@@ -188,12 +188,13 @@ def system(name: str, configs: Path, scratch: Path, origin_port: int, core: int)
 
 
 @contextlib.contextmanager
-def origin(scratch: Path, core: int) -> Iterator[int]:
-    """The light native origin (bench.macro.origin). Yields its port."""
-    directory = scratch / "origin"
+def origin(scratch: Path, core: int, page_bytes: int = 0) -> Iterator[int]:
+    """The light native origin (bench.macro.origin), with a page of about 1 KB or so many bytes. Yields its port."""
+    directory = scratch / f"origin-{time.monotonic_ns()}"
     directory.mkdir()
     port = free_port()
-    with started([sys.executable, "-m", "bench.macro.origin", str(port)], port, core, directory):
+    argv = [sys.executable, "-m", "bench.macro.origin", str(port), *([str(page_bytes)] if page_bytes else [])]
+    with started(argv, port, core, directory):
         yield port
 
 
