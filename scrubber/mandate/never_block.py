@@ -24,7 +24,7 @@ LOOPBACK = ("127.0.0.1/32", "::1/128")
 
 def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable[str]) -> tuple[str, ...]:
     """Canonical prefixes, each once: the mandates' lists united, trusted proxies, PROXY peers, origins, listeners and
-    `machine`.
+    `machine`. `gateway`: names of origins resolved; one that has no address cannot be reached anyway.
     """
     found: list[str] = list(LOOPBACK)
     for mandate in mandates:
@@ -35,7 +35,7 @@ def never_block(gateway: Gateway, mandates: Sequence[Mandate], machine: Iterable
         found += [UNIX_PEER] if listener.address.family == "unix" else _ours([listener.address.address])
     for area in gateway.areas:
         members = [o.address for _, origins, _ in pools_of(area) for o in origins]
-        found += [str(network(address.address)) for address in members if address.family != "unix"]
+        found += [str(network(address.address)) for address in members if address.family not in ("unix", "name")]
     found += _ours(machine)
     return tuple(dict.fromkeys(found))
 

@@ -42,7 +42,7 @@ class ByHand:
     def block(self, order: BlockOrder, policy: PolicyInForce) -> dict[str, Any]:
         """What was done. OperatorError: not allowed, by mandate or tables."""
         try:
-            answer = allowed_block(policy.mandates, policy.gateway, order.source, order.ttl_s, order.area)
+            answer = allowed_block(policy.mandates, policy.resolved, order.source, order.ttl_s, order.area)
         except ValueRefused as error:
             self._refuse(order.source, order.reason, Refusal(error.message, error.hint or error.expected))
         if isinstance(answer, Refusal):

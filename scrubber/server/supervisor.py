@@ -74,6 +74,7 @@ NAMES_LOOK_S = 0.5
 LATER = (
     "scrubber.admin.app",
     "concurrent.futures.thread",
+    "dns._asyncio_backend",
     "dns.resolver",
     "dns.rdtypes.ANY.CNAME",
     "dns.rdtypes.ANY.SOA",

@@ -267,7 +267,7 @@ def test_reload_changes_the_origin_without_losing_a_request(
     running.file.write_text(gateway_text(other.port))
     running.process.send_signal(signal.SIGHUP)
     until(lambda: running.status()["generation"] == 2)
-    assert json.loads(running.get("/")[1])["origin"] == "other"
+    until(lambda: json.loads(running.get("/")[1])["origin"] == "other", what="every worker has it")
 
 
 @pytest.mark.parametrize("how", ["command", "signal"])

@@ -64,6 +64,19 @@ def test_a_changed_answer_moves_the_requests_and_loses_none(
     assert running.status()["origins"][0]["name"] == f"app.test:{old.port}"
 
 
+def test_a_name_s_addresses_are_never_blocked_and_others_are(
+    gateway: GatewayFactory, named: Callable[..., Named], dns: DnsServer
+) -> None:
+    origin = named("origin", address="127.0.0.7")
+    dns.table["app.test"] = [origin.address]
+    running = gateway(text=names_text(dns, f"app.test:{origin.port}", f"gone.test:{origin.port}"))
+    order = {"ttl_s": 60, "reason": "a test"}
+    assert running.admin("POST", "/v1/blocks", {**order, "source": "127.0.0.9"})[0] == 201
+    code, said = running.admin("POST", "/v1/blocks", {**order, "source": origin.address})
+    assert code == 409
+    assert "127.0.0.7/32 is never-block" in said["detail"]
+
+
 def test_each_address_of_a_name_is_an_origin(
     gateway: GatewayFactory, named: Callable[..., Named], dns: DnsServer
 ) -> None:

@@ -9,17 +9,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scrubber.config.users import SUPERVISOR_UID, WORKER_UID
 from scrubber.server.privilege import KEPT_AS_ROOT
+from tests import wanted
 from tests.e2e.conftest import GatewayFactory
+from tests.e2e.dns_server import DnsServer
 from tests.e2e.driven import drive
-from tests.e2e.support import SANITIZED, Gateway, alive, environment, until
+from tests.e2e.named_origins import Named
+from tests.e2e.support import ROOT, SANITIZED, Gateway, alive, environment, until
+from tests.e2e.test_origin_names import names_text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -277,3 +283,67 @@ print(found)
 """
     done = confined(program, json.dumps({"kill": NUMBERS["kill"]}))
     assert done.stdout.strip() == f"[{EPERM}]", done.stderr
+
+
+# The tree is at $1, and nowhere else: a place that root alone may look into.
+CLOSED = """
+set -e
+mount -t tmpfs -o mode=700 none "$1"
+mkdir "$1/tree"
+mount --bind "$0" "$1/tree"
+mount -t tmpfs none "$0"
+shift
+exec "$@"
+"""
+
+
+@DRIVEN
+def test_everything_is_imported_before_a_process_becomes_somebody_else(
+    gateway: GatewayFactory, named: Callable[..., Named], tmp_path: Path
+) -> None:
+    """Root's files may be out of its reach: a source tree in /root, for one."""
+    if not Path(sys.prefix).is_relative_to(ROOT):
+        pytest.skip("the environment is not in the tree")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    tree = closed / "tree"
+    python = tree / Path(sys.executable).relative_to(ROOT)
+    names, first, second = DnsServer(), named("first"), named("second", address="127.0.0.3", port=0)
+    names.table["app.test"] = [first.address]
+    text = names_text(names, f"app.test:{first.port}", area="[area.cache]\nenabled = true\n", workers=1)
+    running = gateway(
+        text=text.replace("[[listener]]", '[memory]\ncache = "1MiB"\n[[listener]]', 1),
+        command=[wanted.program("unshare"), "-m", "sh", "-c", CLOSED, str(ROOT), str(closed)],
+        program=[str(python), "-m", "scrubber", "run"],
+        env={"PYTHONPATH": str(tree)},
+    )
+    pids = [child["pid"] for child in running.status()["children"]]
+    assert running.get("/hello")[0] == 200
+    names.table["app.test"] = [first.address, second.address]
+    until(lambda: len(running.status()["origins"]) == 2, 15)
+    del names.table["app.test"]
+    until(lambda: any("does not resolve" in notice for notice in running.status()["notices"]), 15)
+    assert running.admin("POST", "/v1/reload")[0] == 200
+    sound = running.file.read_text()
+    running.file.write_text(sound + 'nonsense = "yes"\n[area.limits]\nhead_timeout = 5\n')
+    assert running.admin("POST", "/v1/reload")[0] == 409
+    running.file.write_text("not = [toml")
+    assert running.admin("POST", "/v1/reload")[0] == 409
+    running.file.write_text(sound)
+    order = {"source": "198.51.100.7", "ttl_s": 60, "reason": "a test"}
+    code, said = running.admin("POST", "/v1/blocks", order)
+    assert code == 201, said
+    assert running.admin("POST", "/v1/blocks", {**order, "source": "nobody"})[0] == 409
+    assert running.admin("GET", "/v1/blocks")[1]["count"] == 1
+    assert running.admin("DELETE", "/v1/blocks?source=198.51.100.7&reason=over")[0] == 200
+    assert running.admin("POST", "/v1/purge", {"area": "site"})[0] == 200
+    assert running.admin("POST", "/v1/reopen")[0] == 200
+    assert running.admin("GET", "/v1/acts?since=0")[0] == 200
+    assert running.admin("GET", "/metrics")[0] == 200
+    assert running.admin("GET", "/nowhere")[0] == 404
+    assert running.admin("GET", "/v1/status", token="")[0] == 401
+    running.process.send_signal(signal.SIGHUP)
+    running.process.send_signal(signal.SIGUSR1)
+    until(lambda: [line for line in running.log_lines() if line.get("url.path") == "/hello"])
+    assert [child["pid"] for child in running.status()["children"]] == pids
+    names.close()

@@ -35,8 +35,8 @@ connections_max = 4096
 """
 AREA = f"""
 [area.limits]
-head_timeout = "{SLOW:.0f}s"
-idle_timeout = "{2 * SLOW:.0f}s"
+head_timeout = "{2 * SLOW:.0f}s"
+idle_timeout = "{3 * SLOW:.0f}s"
 body_grace = "1s"
 write_timeout = "1s"
 [area.tunnel]
@@ -71,7 +71,7 @@ def attackers(port: int) -> Iterator[None]:
         for how in itertools.cycle(ATTACKS):
             if over.is_set():
                 return
-            attack(port, how, 200, 2.0)
+            attack(port, how, 200, 3.0)
 
     thread = threading.Thread(target=go_on)
     thread.start()
