@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
@@ -33,6 +34,14 @@ def program(*names: str) -> str:
         if found := shutil.which(name, path=PATH):
             return found
     lacking(names[0], f"apt-get install {PACKAGES.get(names[0], names[0])}")
+
+
+def own_mounts() -> list[str]:
+    """Words before a program that give it, and its children, mounts of their own."""
+    unshare = program("unshare")
+    if subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
+        lacking("a mount namespace", "run as root")
+    return [unshare, "-m"]
 
 
 def package(name: str) -> ModuleType:

@@ -313,7 +313,7 @@ def test_everything_is_imported_before_a_process_becomes_somebody_else(
     text = names_text(names, f"app.test:{first.port}", area="[area.cache]\nenabled = true\n", workers=1)
     running = gateway(
         text=text.replace("[[listener]]", '[memory]\ncache = "1MiB"\n[[listener]]', 1),
-        command=[wanted.program("unshare"), "-m", "sh", "-c", CLOSED, str(ROOT), str(closed)],
+        command=[*wanted.own_mounts(), "sh", "-c", CLOSED, str(ROOT), str(closed)],
         program=[str(python), "-m", "scrubber", "run"],
         env={"PYTHONPATH": str(tree)},
     )
