@@ -183,7 +183,8 @@ def test_each_origin_is_told_its_own_host(gateway: GatewayFactory, named: Callab
 
 def test_refused_connections_eject_and_never_the_last(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
     a, b = named("a"), named("b")
-    area = 'balance = "round_robin"\neject_after = 2\neject_time = "2s"\neject_time_max = "2s"'
+    time_s = round(2 * SLOW)
+    area = f'balance = "round_robin"\neject_after = 2\neject_time = "{time_s}s"\neject_time_max = "{time_s}s"'
     running = gateway(text=text_of([a.at, b.at], area))
     assert ask(running, 4) == {"a": 2, "b": 2}
     a.stop()
