@@ -148,7 +148,7 @@ def test_descriptors_run_out(gateway: GatewayFactory, origin: Origin) -> None:
     running = gateway(workers=1, command=ONE_USER)
     with Wire(running.port) as kept:
         assert kept.get("/hello").status == 200
-        with no_descriptor_left(running.worker_pid()):
+        with no_descriptor_left(running):
             late = Wire(running.port)
             late.send(b"GET /hello HTTP/1.1\r\nHost: site.test\r\n\r\n")
             for _ in range(20):

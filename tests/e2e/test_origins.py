@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import itertools
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ import pytest
 from tests.e2e.conftest import GatewayFactory
 from tests.e2e.named_origins import Named
 from tests.e2e.support import ONE_USER, SLOW, Gateway, Origin, gateway_text, mandate_text, until
+from tests.e2e.wire import Wire
 
 FAST_HEALTH = '[area.health]\nhttp = "/healthz"\ninterval = "100ms"\ntimeout = "1s"\nrise = 2\nfall = 2\n'
 
@@ -223,15 +223,27 @@ def test_who_was_ejected_serves_when_the_last_one_fails(gateway: GatewayFactory,
     assert ask(running, 60)["b"] >= 58
 
 
+def descriptors(pid: int) -> set[int]:
+    return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+
+
 @contextlib.contextmanager
-def no_descriptor_left(pid: int) -> Iterator[None]:
-    """Every descriptor that the process may open is open already."""
-    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-    lowest_free = next(number for number in itertools.count() if number not in taken)
+def no_descriptor_left(running: Gateway) -> Iterator[None]:
+    """Every descriptor that the worker may open is open already, and none is above those: one that it closes is one
+    that it may open."""
+    pid = running.worker_pid()
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-    yield
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    with contextlib.ExitStack() as clients:
+        taken = descriptors(pid)
+        while len(taken) <= max(taken):  # a gap: an idle client fills it
+            clients.enter_context(Wire(running.port))
+            until(lambda: descriptors(pid) != taken)  # noqa: B023 - called at once
+            taken = descriptors(pid)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def test_want_of_descriptors_is_no_origin_s_fault(gateway: GatewayFactory, named: Callable[..., Named]) -> None:
@@ -242,7 +254,7 @@ def test_want_of_descriptors_is_no_origin_s_fault(gateway: GatewayFactory, named
     client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
     assert ask(running, 3, on=client) == {"a": 1, "b": 1, "c": 1}
     until(lambda: metric(running, "scrubber_origin_connections") == 0)
-    with no_descriptor_left(running.worker_pid()):
+    with no_descriptor_left(running):
         assert ask(running, 6, on=client) == {"503": 6}
         (act,) = until(lambda: acts_of(running, "origin_shortage"))
         assert "could not be begun" in act["message"]
@@ -258,7 +270,7 @@ def test_idle_connections_give_up_their_descriptors(gateway: GatewayFactory, nam
     running = gateway(text=text_of([a.at, b.at], 'balance = "round_robin"'), command=ONE_USER)
     client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20 * SLOW)
     assert ask(running, 1, on=client) == {"a": 1}
-    with no_descriptor_left(running.worker_pid()):
+    with no_descriptor_left(running):
         assert ask(running, 4, on=client) == {"a": 2, "b": 2}
     assert metric(running, "scrubber_origin_shortages_total") == 0
     client.close()
