@@ -246,7 +246,7 @@ def test_the_disk_is_full(gateway: GatewayFactory, origin: Origin, tmp_path: Pat
     lost = running.status()["log"]["lines_lost"]
     running.get("/again")
     until(lambda: any(line.get("url.path") == "/again" for line in running.log_lines()))
-    assert not any("No space left" in notice for notice in running.status()["notices"])
+    until(lambda: not any("No space left" in notice for notice in running.status()["notices"]))
     assert running.status()["log"]["lines_lost"] == lost
     assert {child["restarts"] for child in running.status()["children"]} == {0}
 

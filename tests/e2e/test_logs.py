@@ -173,6 +173,7 @@ def test_stdout_takes_whole_lines_beside_what_the_gateway_says(gateway: GatewayF
     done = running.cli("reopen")
     assert done.returncode == 0, done.stderr
     assert running.cli("block", "127.0.0.9", "--reason", "for the record").returncode == 0
+    until(lambda: any(line.get("event.action") == "block" for line in lines()))
     os.kill(running.child("supervisor")["pid"], signal.SIGKILL)
     assert {running.get(path)[0] for path in wanted[20:]} == {200}
     until(lambda: paths() == wanted)
