@@ -89,7 +89,7 @@ test-large: build
 # People, attacks, reloads, blocks and kills at once; half a minute of it is in `test`.
 SOAK_S ?= 1200
 soak: test-tools build
-	SCRUBBER_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s tests/e2e/test_soak.py -k test_soak
+	SCRUBBER_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s tests/e2e/test_soak.py::test_soak
 
 # A copy of the tree with its own core, so that the one in place stays what it is. Children inherit PYTHONPATH.
 define flavour_tree

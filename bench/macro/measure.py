@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load.guard import Bounds
-from bench.macro.load import Outcome
+from bench.macro.load import Outcome, ask
 from bench.macro.procs import CoreTime, core_time, cores, cpu_ns, descendants
 from bench.macro.scenario import Scenario
 from bench.macro.systems import BenchError, origin, system
@@ -122,10 +122,10 @@ def run_once(scenario: Scenario, name: str, origin_port: int, scratch: Path, eff
     more = {"ORIGIN": origin_port, "SPLICE": scenario.splice}
     with system(name, scenario.configs, scratch, proxy_core, more) as running:
         scenario.prepare(running)
-        scenario.load(running.port, effort.warm, load_core)
+        ask(running.port, scenario.asks, effort.warm, load_core)
         pids = descendants(running.process.pid)
         core_before, cpu_before = core_time(proxy_core), cpu_ns(pids)
-        outcome = scenario.load(running.port, effort.load, load_core)
+        outcome = ask(running.port, scenario.asks, effort.load, load_core)
         cpu_after, core_after = cpu_ns(pids), core_time(proxy_core)
         if pids != descendants(running.process.pid):
             raise BenchError(f"{name}: processes came or went during the run", "look into its log")

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.load.guard import Bounds
-from bench.macro.load import Outcome
+from bench.macro.load import Ask, Outcome
 from bench.macro.systems import Running
 
 
@@ -19,7 +18,7 @@ class Scenario:
     title: str
     method: str  # one sentence for the results: what is sent, what each system does with it
     configs: Path
-    load: Callable[[int, Bounds, int], Outcome]  # port, bounds, core of the load
+    asks: Ask
     complaint: Callable[[Outcome], str]  # why an outcome does not count; empty: it does
     prepare: Callable[[Running], None] = lambda _: None  # after the start, before the load
     splice: str = "no "  # before HAProxy's `option splice-auto`, where its configuration has it

@@ -27,7 +27,8 @@ from tests.wanted import program
 SOAK_S = float(os.environ.get("SCRUBBER_SOAK_S", "30"))
 PEOPLE = 4
 KILL_EACH_S = 4.0
-FLAT_BYTES = 16 * 1024 * 1024  # and 2 %: histories of bounded length fill up, allocators keep what a moment needed
+# And 2 %: allocators keep what a moment needed. In the first minutes histories of bounded length still fill up.
+FLAT_BYTES = (4 if SOAK_S >= 600 else 16) * 1024 * 1024
 
 TOP = """
 [limits]
@@ -202,8 +203,11 @@ def test_two_hundred_reloads_under_load_fail_no_request_and_leak_nothing(
     assert shaken.grown() == {}
     until(running.pools_whole, 15, "a pool that is not whole")
     after = [held(pid) for pid in pids]
-    more = [now[i] - then[i] for now, then in zip(after, before, strict=True) for i in ((0,) if SANITIZED else (0, 1))]
-    assert max(more) <= 16, f"descriptors and mappings: {before}, now {after}"
+    descriptors, mappings = (max(now[i] - then[i] for now, then in zip(after, before, strict=True)) for i in (0, 1))
+    assert descriptors <= 2, f"{before}, now {after}"
+    assert SANITIZED or mappings <= 16, (
+        f"{before}, now {after}"
+    )  # arenas of the supervisor's threads; 200 would be a leak
 
 
 def answered(running: Gateway) -> dict[str, Any]:

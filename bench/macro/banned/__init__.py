@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.load.guard import Bounds
-from bench.macro.load import Ask, Outcome, ask
+from bench.macro.load import Ask, Outcome
 from bench.macro.scenario import Scenario, mostly
 from bench.macro.systems import Running
 
@@ -18,10 +17,6 @@ def prepare(running: Running) -> None:
         running.command("block", source, "--for", "1h", "--reason", "bench")
 
 
-def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return ask(port, FLOOD, bounds, core)
-
-
 def complaint(outcome: Outcome) -> str:
     return "" if mostly(outcome.cut, outcome.requests) else "not every connection was turned away"
 
@@ -32,7 +27,7 @@ BANNED = Scenario(
     method="Four blocked sources connect and ask again and again: Scrubber resets at accept (block table), HAProxy "
     "rejects the connection (source list), nginx answers `return 444` after the head, the earliest it has.",
     configs=Path(__file__).parent,
-    load=load,
+    asks=FLOOD,
     complaint=complaint,
     prepare=prepare,
 )

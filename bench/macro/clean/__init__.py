@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.load.guard import Bounds
-from bench.macro.load import Ask, Outcome, ask
+from bench.macro.load import Ask, Outcome
 from bench.macro.scenario import Scenario, mostly
 
 PEOPLE = Ask(sources=tuple(f"127.0.70.{i}" for i in range(1, 17)), connections=64, kept=True)
-
-
-def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return ask(port, PEOPLE, bounds, core)
 
 
 def complaint(outcome: Outcome) -> str:
@@ -26,6 +21,6 @@ CLEAN = Scenario(
     method="A browser's GET of a page of about 1 KB on 64 kept connections of 16 clients; every request passes "
     "a limit a client, an area-wide limit and a connection cap, and is logged.",
     configs=Path(__file__).parent,
-    load=load,
+    asks=PEOPLE,
     complaint=complaint,
 )

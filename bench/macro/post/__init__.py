@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.load.guard import Bounds
 from bench.macro.clean import CLEAN, PEOPLE
-from bench.macro.load import Outcome, ask
 from bench.macro.scenario import Scenario
 
 SENDERS = dataclasses.replace(PEOPLE, body_bytes=16 * 1024)
-
-
-def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return ask(port, SENDERS, bounds, core)
 
 
 POST: Scenario = dataclasses.replace(
@@ -22,5 +16,5 @@ POST: Scenario = dataclasses.replace(
     title="POST of 16 KiB, 64 keep-alive connections",
     method="A browser's POST with a body of 16 KiB on 64 kept connections; nginx passes it on unbuffered, as the "
     "others do.",
-    load=load,
+    asks=SENDERS,
 )

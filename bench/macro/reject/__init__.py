@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.load.guard import Bounds
-from bench.macro.load import Ask, Outcome, ask
+from bench.macro.load import Ask, Outcome
 from bench.macro.scenario import Scenario, mostly
 
 FLOOD = Ask(sources=("127.0.71.1",), connections=64, kept=True)
-
-
-def load(port: int, bounds: Bounds, core: int) -> Outcome:
-    return ask(port, FLOOD, bounds, core)
 
 
 def complaint(outcome: Outcome) -> str:
@@ -27,6 +22,6 @@ REJECT = Scenario(
     method="The same requests from a client whose limit is one a minute: each is answered 429 and logged, "
     "none reaches the origin.",
     configs=Path(__file__).parent,
-    load=load,
+    asks=FLOOD,
     complaint=complaint,
 )
