@@ -532,6 +532,11 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         logger.error("%s", error)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "start new thread" not in str(error):
+            raise
+        logger.error("no memory for what a supervisor needs (raise the limit on memory)")
+        return 1
     return 0
 
 
