@@ -1,6 +1,6 @@
-"""The load of the bench: requests of a browser on kept connections, or a connection for each.
+"""The load of the bench: requests of a browser on kept connections, or a connection for each; messages on WebSockets.
 
-Run as `python -m bench.macro.load SPEC` (JSON) it is the process that asks, and prints an Outcome; `ask` starts that
+Run as `python -m bench.macro.load SPEC` (JSON) it is the process that asks, and prints an Outcome; `Asking` starts that
 process, pinned beside the origin. Invariants: source and target are loopback or it refuses (bench.load.guard, and again
 in the native tool); a run is bounded in seconds and requests; what came back is counted by kind, so that a scenario can
 insist on what it measures.
@@ -9,13 +9,14 @@ insist on what it measures.
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.load.guard import SECONDS_CEILING, Bounds, loopback
+from bench.load.guard import SECONDS_CEILING, Bounds, loopback, raise_nofile
 from bench.macro.systems import ROOT, BenchError
 
 # What a browser sends along (Firefox 115, a page of the site itself).
@@ -48,17 +49,25 @@ class Outcome:
     errors: int  # nobody there, answers that broke off, no answer in time
     latency_ms_p50: float = 0.0
     latency_ms_p99: float = 0.0
+    retried: int = 0  # at a rate: asked again, as a kept connection had ended without a word
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to ask: from which addresses in turn, on how many connections, kept or a new one for each request; with a
-    body of so many bytes it is a POST."""
+    """What to ask: from which addresses in turn, on how many connections, kept or a new one for each request.
+
+    `body_bytes`: it is a POST with such a body. `rate_per_s`: so many in all, whether or not they are answered in time;
+    0: each connection asks again as soon as it is answered. `message_bytes`: it is a WebSocket, and what counts is a
+    message of that size and its echo. `head`: another request than a browser's for a page.
+    """
 
     sources: tuple[str, ...]
     connections: int
     kept: bool
     body_bytes: int = 0
+    rate_per_s: float = 0.0
+    message_bytes: int = 0
+    head: str = ""
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -66,36 +75,58 @@ class Ask:
 
     def request(self) -> bytes:
         """The bytes of one request."""
-        fields = [*BROWSER.items(), *([] if self.kept else [("Connection", "close")])]
+        if self.head:
+            return self.head.encode("latin-1")
+        fields = [*BROWSER.items()]
+        if self.message_bytes:
+            fields += [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+            fields += [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]  # the one that the native origin knows
+        if not self.kept:
+            fields += [("Connection", "close")]
         if self.body_bytes:
             fields += [("Content-Type", "application/octet-stream"), ("Content-Length", str(self.body_bytes))]
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         method = "POST" if self.body_bytes else "GET"
         return f"{method} /page?id=7 HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + BODY[: self.body_bytes]
 
+    def message(self) -> tuple[bytes, bytes]:
+        """A binary frame of a client and its echo (RFC 6455 5.2); empty where it is no WebSocket."""
+        if not self.message_bytes:
+            return b"", b""
+        payload, mask = BODY[: self.message_bytes], b"\x5a\xa5\x3c\xc3"
+        count = len(payload)
+        size = bytes([count]) if count < 126 else b"\x7e" + struct.pack(">H", count)
+        masked = bytes(byte ^ mask[i & 3] for i, byte in enumerate(payload))
+        return b"\x82" + bytes([size[0] | 0x80]) + size[1:] + mask + masked, b"\x82" + size + payload
+
 
 def spec_of(host: str, port: int, what: Ask, bounds: Bounds) -> dict[str, Any]:
     """The process's spec; LoadRefused for a target that is not loopback."""
-    return {
-        "target": loopback(host),
-        "port": port,
-        "sources": list(what.sources),
-        "connections": what.connections,
-        "body_bytes": what.body_bytes,
-        "kept": what.kept,
-        "requests_max": bounds.requests_max,
-        "seconds_max": bounds.seconds_max,
-    }
+    return {"target": loopback(host), "port": port, "ask": asdict(what), **asdict(bounds)}
+
+
+class Asking:
+    """A load against 127.0.0.1 on that core, in a process of its own, begun when made."""
+
+    def __init__(self, port: int, what: Ask, bounds: Bounds, core: int) -> None:
+        spec = json.dumps(spec_of("127.0.0.1", port, what, bounds))
+        argv = ["taskset", "-c", str(core), sys.executable, "-m", "bench.macro.load", spec]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    def outcome(self) -> Outcome:
+        """What it saw, when it has ended."""
+        try:
+            said, error = self.process.communicate(timeout=SECONDS_CEILING + 30)
+        finally:
+            self.process.kill()
+        if self.process.returncode:
+            raise BenchError(f"the load ended with {self.process.returncode}: {error.strip()[-500:]}")
+        return Outcome(**json.loads(said))
 
 
 def ask(port: int, what: Ask, bounds: Bounds, core: int) -> Outcome:
-    """Run the load against 127.0.0.1 on that core, in a process of its own."""
-    spec = json.dumps(spec_of("127.0.0.1", port, what, bounds))
-    argv = ["taskset", "-c", str(core), sys.executable, "-m", "bench.macro.load", spec]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS_CEILING + 30, check=False, cwd=ROOT)
-    if done.returncode:
-        raise BenchError(f"the load ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    return Outcome(**json.loads(done.stdout))
+    """Run a load to its end."""
+    return Asking(port, what, bounds, core).outcome()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -103,10 +134,24 @@ def main(argv: Sequence[str]) -> None:
     from bench.macro import native  # noqa: PLC0415 - only this process needs the native tool
 
     spec = json.loads(argv[0])
-    Bounds(spec["requests_max"], spec["seconds_max"])
-    what = Ask(tuple(spec["sources"]), spec["connections"], spec["kept"], spec.pop("body_bytes"))
-    spec["request"] = what.request()
-    print(json.dumps(native.load(**spec)))
+    what = Ask(**spec["ask"])
+    bounds = Bounds(spec["requests_max"], spec["seconds_max"])
+    message, reply = what.message()
+    raise_nofile()
+    found = native.load(
+        loopback(spec["target"]),
+        spec["port"],
+        list(what.sources),
+        what.connections,
+        what.request(),
+        what.kept,
+        bounds.requests_max,
+        bounds.seconds_max,
+        what.rate_per_s,
+        message,
+        reply,
+    )
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

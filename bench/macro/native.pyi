@@ -7,5 +7,8 @@ def load(
     kept: bool,
     requests_max: int,
     seconds_max: float,
+    rate_per_s: float = 0,
+    message: bytes = b"",
+    reply: bytes = b"",
 ) -> dict[str, float]: ...
 def serve(listener_fd: int, stop_fd: int, response: bytes) -> None: ...

@@ -1,15 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The bench's load and origin, native so that neither is what is measured. Linux, IPv4 loopback only.
 
-load(): so many connections, each with one request under way, kept or new for every request; counts answers by kind and their latency.
-serve(): answers every request with the same bytes.
+load(): so many connections, each with one request under way, kept or new for every request, as fast as they are answered or at a rate;
+or messages on WebSockets. Counts answers by kind and their latency.
+serve(): answers every request with the same bytes, and every message of a WebSocket with itself.
 Invariants: load() refuses every address outside 127.0.0.0/8; both are bounded (requests and seconds; until stop_fd is readable); every
-request that was begun is counted once; the GIL is not held while they run.
+request that was begun is counted once; at a rate, latency counts from when a request was due; the GIL is not held while they run.
 """
 from libc.errno cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memchr, memmove, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 
 cdef extern from *:
     """
@@ -71,6 +72,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int)
     int epoll_ctl(int, int, int, epoll_event*)
     int epoll_wait(int, epoll_event*, int, int)
+    int epoll_pwait2(int, epoll_event*, int, const timespec*, const void*)
     enum:
         EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLL_CTL_ADD, EPOLL_CTL_MOD
 
@@ -90,6 +92,9 @@ cdef struct Connection:
     uint8_t status              # first digit of the answer's status; 0: none yet
     uint8_t head_seen
     uint8_t last                # the answer said that the connection ends
+    uint8_t busy                # a request is under way
+    uint8_t used                # it has answered a request before
+    uint8_t tunnel              # a WebSocket now: messages follow
     uint32_t sent
     uint32_t have               # bytes of a head in buffer
     int64_t left                # of the body
@@ -105,7 +110,19 @@ cdef struct Load:
     uint32_t source_next
     const uint8_t* request
     uint32_t request_bytes
+    const uint8_t* message      # a frame for each WebSocket again and again, NULL: no WebSockets
+    uint32_t message_bytes
+    const uint8_t* reply        # what comes back for it
+    uint32_t reply_bytes
     bint kept
+    uint64_t interval_ns        # at a rate: between two requests. 0: each as soon as the one before it is answered
+    uint64_t due_ns             # the next one
+    uint64_t retried
+    uint64_t busy
+    Connection** idle           # a ring of those without a request, at a rate
+    uint32_t idle_first
+    uint32_t idle_count
+    uint32_t count
     uint64_t begun
     uint64_t requests_max
     uint64_t ends_ns
@@ -165,68 +182,157 @@ cdef bint may_begin(Load* l) noexcept nogil:
     return l.begun < l.requests_max and l.now_ns < l.ends_ns
 
 
-cdef void begin(Load* l, Connection* c) noexcept nogil:
-    """The next request's state; its bytes are sent as the socket takes them."""
-    l.begun += 1
+cdef void fresh(Connection* c) noexcept nogil:
+    """Nothing of the request is sent, nothing of its answer has come."""
     c.status = 0
     c.head_seen = 0
     c.last = 0
     c.sent = 0
     c.have = 0
     c.left = 0
-    c.since_ns = l.now_ns
 
 
-cdef void reopen(Load* l, Connection* c) noexcept nogil:
-    """A new connection from the next source, its first request counted as begun."""
-    cdef sockaddr_in a
-    cdef epoll_event e
-    cdef int one = 1
-    cdef int tries = 0
+cdef void begin(Load* l, Connection* c, uint64_t since_ns) noexcept nogil:
+    """The next request's state; its bytes are sent as the socket takes them."""
+    l.begun += 1
+    l.busy += 1
+    c.busy = 1
+    c.since_ns = since_ns
+    fresh(c)
+
+
+cdef void shut(Load* l, Connection* c) noexcept nogil:
     if c.fd >= 0:
         close(c.fd)
         c.fd = -1
         l.open -= 1
+
+
+cdef bint dial(Load* l, Connection* c) noexcept nogil:
+    """A new connection from the next source, its connect under way. False: none."""
+    cdef sockaddr_in a
+    cdef epoll_event e
+    cdef int one = 1
+    c.used = 0
+    c.tunnel = 0
+    c.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)
+    if c.fd < 0:
+        return False
+    l.open += 1
+    memset(&a, 0, sizeof(a))
+    a.sin_family = AF_INET
+    a.sin_addr.s_addr = l.sources[l.source_next % l.source_count]
+    l.source_next += 1
+    setsockopt(c.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
+    setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+    if bind(c.fd, <sockaddr*>&a, sizeof(a)) == 0:
+        a.sin_addr.s_addr = l.target
+        a.sin_port = l.port
+        if connect(c.fd, <sockaddr*>&a, sizeof(a)) == 0 or errno == EINPROGRESS:
+            e.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+            e.data.u64 = <uint64_t><size_t>c
+            epoll_ctl(l.epoll, EPOLL_CTL_ADD, c.fd, &e)
+            return True
+    # Loopback answers at once: a reset in connect() is the target's, anything else is ours.
+    shut(l, c)
+    return False
+
+
+cdef void rest(Load* l, Connection* c) noexcept nogil:
+    """At a rate: back among those without a request."""
+    l.idle[(l.idle_first + l.idle_count) % l.count] = c
+    l.idle_count += 1
+
+
+cdef void done(Load* l, Connection* c) noexcept nogil:
+    """The request that was under way is counted."""
+    if c.busy:
+        c.busy = 0
+        l.busy -= 1
+
+
+cdef void reopen(Load* l, Connection* c) noexcept nogil:
+    """The request has ended and its connection with it: the next one on a new connection, if one is to be made now."""
+    cdef int tries = 0
+    done(l, c)
+    shut(l, c)
+    if l.interval_ns:
+        rest(l, c)
+        return
     while may_begin(l) and tries < 64:
         tries += 1
-        c.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)
-        if c.fd < 0:
-            break
-        memset(&a, 0, sizeof(a))
-        a.sin_family = AF_INET
-        a.sin_addr.s_addr = l.sources[l.source_next % l.source_count]
-        l.source_next += 1
-        setsockopt(c.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
-        setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        begin(l, c)
-        if bind(c.fd, <sockaddr*>&a, sizeof(a)) == 0:
-            a.sin_addr.s_addr = l.target
-            a.sin_port = l.port
-            if connect(c.fd, <sockaddr*>&a, sizeof(a)) == 0 or errno == EINPROGRESS:
-                e.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
-                e.data.u64 = <uint64_t><size_t>c
-                epoll_ctl(l.epoll, EPOLL_CTL_ADD, c.fd, &e)
-                l.open += 1
-                return
-        # Loopback answers at once: a reset in connect() is the target's, anything else is ours.
+        begin(l, c, l.now_ns)
+        if dial(l, c):
+            return
         l.errors += 1
-        close(c.fd)
-        c.fd = -1
+        done(l, c)
+
+
+cdef void fail(Load* l, Connection* c, int error) noexcept nogil:
+    """The connection is over. At a rate, what a kept one did not answer at all is asked once more on a new one, as browsers do."""
+    if c.busy and l.interval_ns and c.used and c.status == 0 and c.have == 0:
+        l.retried += 1
+        shut(l, c)
+        fresh(c)
+        if dial(l, c):
+            return
+        error = ECONNREFUSED
+    if c.busy:
+        broken(l, c, error)
+    if l.interval_ns and not c.busy:
+        shut(l, c)              # among the idle already: opened when its turn comes
+        return
+    reopen(l, c)
 
 
 cdef bint push(Load* l, Connection* c) noexcept nogil:
-    """Send what is left of the request. False: the connection is broken."""
+    """Send what is left of the request, or of the message. False: the connection is broken."""
+    cdef const uint8_t* data = l.message if c.tunnel else l.request
+    cdef uint32_t nbytes = l.message_bytes if c.tunnel else l.request_bytes
     cdef ssize_t n
-    while c.sent < l.request_bytes:
-        n = send(c.fd, l.request + c.sent, l.request_bytes - c.sent, MSG_NOSIGNAL)
+    while c.sent < nbytes:
+        n = send(c.fd, data + c.sent, nbytes - c.sent, MSG_NOSIGNAL)
         if n < 0:
             return errno == EAGAIN or errno == EINTR
         c.sent += <uint32_t>n
     return True
 
 
-cdef int head_take(Connection* c) noexcept nogil:
-    """Read an answer's head from the buffer. 1: read, 0: more to come, -1: not an answer that this tool understands."""
+cdef void next_one(Load* l, Connection* c) noexcept nogil:
+    """A whole answer has come, and the connection stays."""
+    done(l, c)
+    c.used = 1
+    if l.interval_ns:
+        rest(l, c)
+        return
+    if not may_begin(l):
+        shut(l, c)
+        return
+    begin(l, c, l.now_ns)
+    if not push(l, c):
+        fail(l, c, errno)
+
+
+cdef void whats_due(Load* l) noexcept nogil:
+    """At a rate: begin every request that is due, as long as a connection is free for it."""
+    cdef Connection* c
+    while l.idle_count and l.due_ns <= l.now_ns and may_begin(l):
+        c = l.idle[l.idle_first]
+        l.idle_first = (l.idle_first + 1) % l.count
+        l.idle_count -= 1
+        begin(l, c, l.due_ns)
+        l.due_ns += l.interval_ns
+        if c.fd < 0 and not dial(l, c):
+            l.errors += 1
+            done(l, c)
+            rest(l, c)
+        elif not push(l, c):
+            fail(l, c, errno)
+
+
+cdef int head_take(Load* l, Connection* c) noexcept nogil:
+    """Read an answer's head from the buffer. 1: read, 0: more to come, -1: not an answer that this tool understands.
+    A 101, where WebSockets are asked for, begins the messages."""
     cdef uint8_t* end = <uint8_t*>memmem(c.buffer, c.have, b"\r\n\r\n", 4)
     cdef uint8_t* line
     cdef uint8_t* stop
@@ -235,6 +341,12 @@ cdef int head_take(Connection* c) noexcept nogil:
         return 0 if c.have < BUFFER_BYTES else -1
     if c.have < 12 or strncasecmp(<char*>c.buffer, b"HTTP/1.", 7) != 0:
         return -1
+    head_bytes = <uint32_t>(end + 4 - c.buffer)
+    if l.message != NULL and memcmp(c.buffer + 9, b"101 ", 4) == 0 and c.have == head_bytes:
+        c.tunnel = 1
+        c.have = 0
+        c.sent = 0
+        return 1
     c.status = c.buffer[9] - 48
     c.left = -1
     line = <uint8_t*>memchr(c.buffer, 10, c.have) + 1
@@ -255,11 +367,29 @@ cdef int head_take(Connection* c) noexcept nogil:
         line = stop + 1
     if c.left < 0:
         return -1
-    head_bytes = <uint32_t>(end + 4 - c.buffer)
     c.left -= c.have - head_bytes
     c.have = 0
     c.head_seen = 1
     return 1 if c.left >= 0 else -1
+
+
+cdef bint pull_message(Load* l, Connection* c) noexcept nogil:
+    """Read what has come of a reply. False: not the reply, or no connection any more."""
+    cdef ssize_t n
+    while True:
+        n = recv(c.fd, c.buffer + c.have, BUFFER_BYTES - c.have, 0)
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return True
+        if n <= 0:
+            return False
+        c.have += <uint32_t>n
+        if c.have > l.reply_bytes or memcmp(c.buffer, l.reply, c.have) != 0:
+            return False
+        if c.have == l.reply_bytes:
+            c.status = 2
+            answered(l, c)
+            next_one(l, c)
+            return True
 
 
 cdef void pull(Load* l, Connection* c) noexcept nogil:
@@ -268,26 +398,33 @@ cdef void pull(Load* l, Connection* c) noexcept nogil:
     cdef int read
     cdef uint8_t scratch[65536]
     while True:
+        if c.tunnel:
+            if not pull_message(l, c):
+                fail(l, c, 0)
+            return
         if c.head_seen:
             n = recv(c.fd, scratch, sizeof(scratch), 0)
         else:
             n = recv(c.fd, c.buffer + c.have, BUFFER_BYTES - c.have, 0)
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return
-        if n <= 0:
-            broken(l, c, errno if n < 0 else 0)
-            reopen(l, c)
+        if n <= 0 or not c.busy:        # bytes that nobody asked for end a connection as well
+            fail(l, c, errno if n < 0 else 0)
             return
         if c.head_seen:
             c.left -= n
         else:
             c.have += <uint32_t>n
-            read = head_take(c)
+            read = head_take(l, c)
             if read == 0:
                 continue
             if read < 0:
                 l.errors += 1
                 reopen(l, c)
+                return
+            if c.tunnel:
+                if not push(l, c):
+                    fail(l, c, errno)
                 return
         if c.left < 0:
             l.errors += 1
@@ -297,29 +434,40 @@ cdef void pull(Load* l, Connection* c) noexcept nogil:
             answered(l, c)
             if not l.kept or c.last:
                 reopen(l, c)
-                return
-            if not may_begin(l):
-                close(c.fd)
-                c.fd = -1
-                l.open -= 1
-                return
-            begin(l, c)
-            if not push(l, c):
-                broken(l, c, errno)
-                reopen(l, c)
+            else:
+                next_one(l, c)
             return
 
 
-cdef void run(Load* l, Connection* all, uint32_t count) noexcept nogil:
+cdef int events_of(Load* l, epoll_event* events) noexcept nogil:
+    """Wait for events, and no longer than until the next request is due."""
+    cdef timespec wait
+    cdef uint64_t ns = 100000000
+    if l.interval_ns and l.idle_count:
+        ns = l.due_ns - l.now_ns if l.due_ns > l.now_ns else 0
+        if ns > 100000000:
+            ns = 100000000
+    wait.tv_sec = 0
+    wait.tv_nsec = <int64_t>ns
+    return epoll_pwait2(l.epoll, events, EVENTS, &wait, NULL)
+
+
+cdef void run(Load* l, Connection* all) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef Connection* c
+    cdef uint64_t missed
     cdef int n, i
     cdef uint32_t k
-    for k in range(count):
+    for k in range(l.count):
         all[k].fd = -1
-        reopen(l, &all[k])
-    while l.open:
-        n = epoll_wait(l.epoll, events, EVENTS, 100)
+        if l.interval_ns:
+            rest(l, &all[k])
+        else:
+            reopen(l, &all[k])
+    while l.busy or (l.interval_ns and may_begin(l)):
+        if l.interval_ns:
+            whats_due(l)
+        n = events_of(l, events)
         l.now_ns = clock_ns()
         if l.now_ns > l.ends_ns + 5000000000u:
             break
@@ -327,16 +475,20 @@ cdef void run(Load* l, Connection* all, uint32_t count) noexcept nogil:
             c = <Connection*><size_t>events[i].data.u64
             if c.fd < 0:
                 continue
-            if events[i].events & EPOLLOUT and c.sent < l.request_bytes and not push(l, c):
-                broken(l, c, errno)
-                reopen(l, c)
+            if events[i].events & EPOLLOUT and c.busy and not push(l, c):
+                fail(l, c, errno)
                 continue
             if events[i].events & ~<uint32_t>EPOLLOUT:
                 pull(l, c)
-    for k in range(count):
-        if all[k].fd >= 0:
-            close(all[k].fd)
+    if l.interval_ns and l.begun < l.requests_max and l.due_ns < l.ends_ns:
+        missed = (l.ends_ns - l.due_ns) / l.interval_ns     # due, and no connection was free for them
+        if missed > l.requests_max - l.begun:
+            missed = l.requests_max - l.begun
+        l.errors += missed
+    for k in range(l.count):
+        if all[k].busy:
             l.errors += 1       # without an answer five seconds after the end
+        shut(l, &all[k])
 
 
 cdef uint32_t loopback4(str text) except? 0:
@@ -363,12 +515,16 @@ cdef double percentile_ms(Load* l, double share):
 
 
 def load(str target, int port, list sources, int connections, bytes request, bint kept, uint64_t requests_max,
-         double seconds_max) -> dict:
-    """Ask for as long as requests and seconds last. kept: on kept connections, else a new one each. Counts and latencies (ms)."""
+         double seconds_max, double rate_per_s=0, bytes message=b"", bytes reply=b"") -> dict:
+    """Ask for as long as requests and seconds last. kept: on kept connections, else a new one each; rate_per_s: so many, whether or not
+    they are answered in time, 0: as many as are answered. message: the request asks for a WebSocket, and what is counted is this frame,
+    sent again for each `reply`. Counts and latencies (ms)."""
     if not 0 < connections <= CONNECTIONS_MAX or not 0 < port < 65536 or not sources or len(sources) > SOURCES_MAX or not request:
         raise ValueError("connections, port, sources or request are out of bounds")
-    if not 0 < requests_max <= REQUESTS_MAX or not 0 < seconds_max <= SECONDS_MAX:
-        raise ValueError("a load has an end: requests_max and seconds_max are out of bounds")
+    if not 0 < requests_max <= REQUESTS_MAX or not 0 < seconds_max <= SECONDS_MAX or not 0 <= rate_per_s <= 1e6:
+        raise ValueError("a load has an end: requests_max, seconds_max or rate_per_s are out of bounds")
+    if (message and (rate_per_s or not kept)) or (len(reply) > 0) != (len(message) > 0) or len(reply) > BUFFER_BYTES:
+        raise ValueError("messages go back and forth on kept connections, as fast as they are answered")
     cdef uint32_t addresses[SOURCES_MAX]
     cdef Load l
     cdef uint32_t i
@@ -383,21 +539,30 @@ def load(str target, int port, list sources, int connections, bytes request, bin
     l.source_count = <uint32_t>len(sources)
     l.request = request
     l.request_bytes = <uint32_t>len(request)
+    if message:
+        l.message = message
+        l.message_bytes = <uint32_t>len(message)
+        l.reply = reply
+        l.reply_bytes = <uint32_t>len(reply)
     l.kept = kept
     l.requests_max = requests_max
+    l.count = <uint32_t>connections
+    l.interval_ns = <uint64_t>(1e9 / rate_per_s) if rate_per_s else 0
     all = <Connection*>calloc(connections, sizeof(Connection))
-    if all == NULL:
+    l.idle = <Connection**>calloc(connections, sizeof(Connection*))
+    if all == NULL or l.idle == NULL:
         raise MemoryError
     l.epoll = epoll_create1(0)
-    began = l.now_ns = clock_ns()
+    began = l.due_ns = l.now_ns = clock_ns()
     l.ends_ns = l.now_ns + <uint64_t>(seconds_max * 1e9)
     with nogil:
-        run(&l, all, connections)
+        run(&l, all)
     close(l.epoll)
     free(all)
+    free(l.idle)
     return {
         "requests": l.good + l.refused + l.cut + l.errors, "seconds": (clock_ns() - began) / 1e9,
-        "good": l.good, "refused": l.refused, "cut": l.cut, "errors": l.errors,
+        "good": l.good, "refused": l.refused, "cut": l.cut, "errors": l.errors, "retried": l.retried,
         "latency_ms_p50": percentile_ms(&l, 0.50), "latency_ms_p99": percentile_ms(&l, 0.99),
     }
 
@@ -405,6 +570,7 @@ def load(str target, int port, list sources, int connections, bytes request, bin
 cdef struct Served:
     int fd
     uint8_t answering           # the answer is on its way, `sent` bytes of it
+    uint8_t tunnel              # a WebSocket now
     uint32_t have
     uint64_t sent
     int64_t skip                # of a request's body
@@ -454,6 +620,42 @@ cdef bint flush(int epoll, Served* s, const uint8_t* response, uint64_t response
     return True
 
 
+cdef bint echo(Served* s) noexcept nogil:
+    """Send every whole message in the buffer back, unmasked (RFC 6455 5.2, 5.3; up to 65535 bytes). False: the connection is over."""
+    cdef uint8_t frame[BUFFER_BYTES]
+    cdef const uint8_t* mask
+    cdef uint8_t* at
+    cdef uint32_t used = 0, payload, head, i
+    while s.have - used >= 6:
+        at = s.buffer + used
+        payload = at[1] & 127
+        head = 2
+        if payload == 126:
+            payload = <uint32_t>at[2] << 8 | at[3]
+            head = 4
+        if payload == 127 or not at[1] & 128 or head + 4 + payload > BUFFER_BYTES or at[0] & 15 == 8:
+            return False
+        if s.have - used < head + 4 + payload:
+            break
+        mask = at + head
+        memcpy(frame, at, head)
+        frame[1] = at[1] & 127
+        for i in range(payload):
+            frame[head + i] = mask[4 + i] ^ mask[i & 3]
+        if send(s.fd, frame, head + payload, MSG_NOSIGNAL) != <ssize_t>(head + payload):
+            return False        # no more than a message is under way: its room was never taken
+        used += head + 4 + payload
+    memmove(s.buffer, s.buffer + used, s.have - used)
+    s.have -= used
+    return True
+
+
+# What a WebSocket's key has to be, and the answer to it (RFC 6455 1.3): nothing is computed here.
+cdef const char* KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+cdef const char* ACCEPTED = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+
+
 cdef bint answer(int epoll, Served* s, const uint8_t* response, uint64_t response_bytes) noexcept nogil:
     """Answer every whole request in the buffer, one after the other. False: the connection is over."""
     cdef uint8_t* end
@@ -474,6 +676,10 @@ cdef bint answer(int epoll, Served* s, const uint8_t* response, uint64_t respons
         if end == NULL:
             break
         head_bytes = <uint32_t>(end + 4 - (s.buffer + used))
+        if memmem(s.buffer + used, head_bytes, KEY, 24) != NULL:
+            s.tunnel = 1
+            s.have = 0
+            return send(s.fd, ACCEPTED, strlen(ACCEPTED), MSG_NOSIGNAL) == <ssize_t>strlen(ACCEPTED)
         s.skip = length_of(s.buffer + used, head_bytes)
         used += head_bytes
         if s.skip == 0 and not flush(epoll, s, response, response_bytes):
@@ -516,6 +722,7 @@ cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, cons
                     all[fd].skip = 0
                     all[fd].sent = 0
                     all[fd].answering = 0
+                    all[fd].tunnel = 0
                     e.events = EPOLLIN
                     e.data.u64 = <uint64_t>fd
                     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e)
@@ -528,9 +735,11 @@ cdef void serve_forever(int epoll, int listener, int stop_fd, Served** all, cons
             got = recv(fd, s.buffer + s.have, BUFFER_BYTES - s.have, 0)
             if got < 0 and (errno == EAGAIN or errno == EINTR):
                 continue
-            if got > 0:
-                s.have += <uint32_t>got
-            if got <= 0 or not answer(epoll, s, response, response_bytes):
+            if got <= 0:
+                close(fd)
+                continue
+            s.have += <uint32_t>got
+            if not (echo(s) if s.tunnel else answer(epoll, s, response, response_bytes)):
                 close(fd)
 
 

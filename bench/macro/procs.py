@@ -74,7 +74,69 @@ def cpu_ns(pids: Iterable[int]) -> int:
     return total
 
 
+FOREIGN_MAX = 0.05  # share of the proxy's core that others may take before a run is called disturbed
+STEAL_MAX = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a process with all below it, and a core, did between two moments."""
+
+    cpu_ns: int  # of the processes
+    core_ns: int  # the core was busy, whoever made it so
+    task_ns: int  # of this, in processes: these and any other
+    steal_ns: int
+    wall_ns: int
+    pids_changed: bool = False
+
+    def disturbance(self) -> str:
+        """What else had the core meanwhile; empty where the processes had it to themselves."""
+        said = []
+        steal = self.steal_ns / max(self.wall_ns, 1)
+        if steal > STEAL_MAX:
+            said.append(f"{steal:.0%} of the core was stolen")
+        foreign = (self.task_ns - self.cpu_ns) / max(self.wall_ns, 1)
+        if foreign > FOREIGN_MAX:
+            said.append(f"others had {foreign:.0%} of the core")
+        return ", ".join(said)
+
+
+class Meter:
+    """Begun when made: what the process `root` with all below it, and its core, do until `stop`."""
+
+    def __init__(self, root: int, core: int) -> None:
+        self.root, self.core = root, core
+        self.pids = descendants(root)
+        self.core_before, self.cpu_before = core_time(core), cpu_ns(self.pids)
+
+    def stop(self) -> Use:
+        cpu = cpu_ns(self.pids) - self.cpu_before
+        busy, task, steal, wall = difference(self.core_before, core_time(self.core))
+        return Use(cpu, busy, task, steal, wall, sorted(self.pids) != sorted(descendants(self.root)))
+
+
+def difference(before: CoreTime, after: CoreTime) -> tuple[int, int, int, int]:
+    """Busy, task, steal and wall time between two readings of a core, ns."""
+    busy, steal = after.busy_ns - before.busy_ns, after.steal_ns - before.steal_ns
+    return busy, after.task_ns - before.task_ns, steal, busy + steal + after.idle_ns - before.idle_ns
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """User space of these processes: anonymous and shared memory, each page once (smaps_rollup, proc_pid_smaps(5))."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def usable_cores() -> list[int]:
+    """Those that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
 def cores() -> tuple[int, int]:
     """The core for the proxy and the core for load and origin; the same one twice where there is only one."""
-    usable = sorted(os.sched_getaffinity(0))
+    usable = usable_cores()
     return usable[0], usable[-1]

@@ -1,29 +1,107 @@
-"""What a scenario is: a purpose, a load, and what must come back for its figures to count."""
+"""What a scenario is: a purpose, the systems that it compares, and how one of them is measured once.
+
+Owns: the metrics and their units. Invariant: what a run cannot vouch for is a BenchError, never a figure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from bench.macro.load import Ask, Outcome
-from bench.macro.systems import Running
+from bench.load.guard import Bounds
+
+METRICS = {
+    "cpu_us": "µs a request",
+    "core_busy_us": "µs a request",
+    "throughput_per_s": "requests a second",
+    "cpu_s_per_gb": "s a GB",
+    "core_busy_s_per_gb": "s a GB",
+    "throughput_gb_per_s": "GB a second",
+    "latency_ms_p50": "ms",
+    "latency_ms_p99": "ms",
+    "latency_ms_p99_calm": "ms",
+    "connections": "connections",
+    "idle_bytes": "bytes a connection",
+    "memory_mib": "MiB, all processes",
+    "ns_hot": "ns a check",
+    "ns_cold_1m": "ns a check",
+    "ns_cold_10m": "ns a check",
+    "bytes_source_1m": "bytes a source",
+    "bytes_source_10m": "bytes a source",
+    "cpu_us_1": "µs a request, one worker",
+    "cpu_us_2": "µs a request, two workers",
+    "throughput_1_per_s": "requests a second, one worker",
+    "throughput_2_per_s": "requests a second, two workers",
+    "speedup": "two workers / one",
+    "reloads": "reloads",
+    "requests": "requests",
+    "lost": "requests",
+    "retried": "requests",
+    "people_success": "share",
+    "attack_served": "share",
+    "held_1m": "share of the clients",
+    "held_10m": "share of the clients",
+    "ns_judge_hot": "ns a request",
+    **{f"ns_{piece}": "ns" for piece in ("parse", "fingerprint", "match", "admit", "prefix")},
+    **{f"instructions_{piece}": "instructions" for piece in ("parse", "fingerprint", "match", "admit", "prefix")},
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """One kind of traffic. `configs`: the folder with scrubber.toml, mandate.toml, nginx.conf, haproxy.cfg."""
+class Effort:
+    """How much a run does. `smoke`: just enough to see that everything works."""
 
-    name: str
-    title: str
-    method: str  # one sentence for the results: what is sent, what each system does with it
-    configs: Path
-    asks: Ask
-    complaint: Callable[[Outcome], str]  # why an outcome does not count; empty: it does
-    prepare: Callable[[Running], None] = lambda _: None  # after the start, before the load
-    splice: str = "no "  # before HAProxy's `option splice-auto`, where its configuration has it
-    page_bytes: int = 0  # of the origin's answer; 0: about 1 KB
-    body_bytes: int = 0  # that a request moves, where what counts is CPU a GB; 0: CPU a request counts
+    warm: Bounds
+    load: Bounds
+    smoke: bool = False
+
+    @staticmethod
+    def full() -> Effort:
+        return Effort(Bounds(2_000_000, 1), Bounds(2_000_000, 6))
+
+    @staticmethod
+    def quick() -> Effort:
+        return Effort(Bounds(100, 1), Bounds(300, 1), smoke=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run happens: a directory for its files, the proxy's core, the core of load and origin."""
+
+    scratch: Path
+    proxy_core: int
+    load_core: int
+    effort: Effort
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one system did in one round. `disturbed`: what else had the proxy's core meanwhile; empty: nothing."""
+
+    metrics: Mapping[str, float]
+    disturbed: str = ""
+
+    def told(self) -> str:
+        """The figures that count, in a few words."""
+        return ", ".join(f"{name} {value:.3g}" for name, value in list(self.metrics.items())[:3])
+
+
+class Scenario(Protocol):
+    """`method`: what is sent and what each system does with it, for the results."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def systems(self) -> tuple[str, ...]: ...
+
+    def run(self, system: str, place: Place) -> Run:
+        """Measure it once, from its start to its end. BenchError: it did not do what the scenario measures."""
 
 
 def mostly(part: int, whole: int) -> bool:

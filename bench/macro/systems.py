@@ -7,6 +7,7 @@ a port that was free; a system is ready when it answers a connection; what was s
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 READY_S = 20.0
 SETTLE_S = 0.3  # what a start leaves behind is not measured
+CLEAN = Path(__file__).parent / "clean"
+FILES = ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg")
+# What files may name: workers (processes, threads), connections of clients, what stands before HAProxy's `option
+# splice-auto`.
+DEFAULTS: dict[str, object] = {"WORKERS": 1, "CONNECTIONS": 8192, "SPLICE": "no "}
 SYSTEMS = ("scrubber", "nginx", "haproxy")
 
 
@@ -83,14 +89,14 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, word: bytes
 
 @contextlib.contextmanager
 def started(
-    argv: list[str], port: int, core: int, directory: Path, word: bytes = b""
+    argv: list[str], port: int, pinned: Sequence[int], directory: Path, word: bytes = b""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A pinned process that listens (and has said the word); ended afterwards."""
+    """A process, pinned to these cores, that listens (and has said the word); ended afterwards."""
     log = directory / "said"
     environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     with log.open("wb") as said:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *argv],
+            ["taskset", "-c", ",".join(map(str, pinned)), *argv],
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
@@ -152,20 +158,27 @@ def argv_of(name: str, directory: Path) -> list[str]:
             str(directory / "error.log"),
         ]
     if name == "haproxy":
-        return [program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")]
+        return [program("haproxy"), "-W", "-db", "-f", str(directory / "haproxy.cfg")]
     raise BenchError(f"no system {name!r}", f"one of {', '.join(SYSTEMS)}")
 
 
+def files_of(configs: Path) -> list[Path]:
+    """The configuration files of a scenario."""
+    return [path if (path := configs / name).exists() else CLEAN / name for name in FILES]
+
+
 @contextlib.contextmanager
-def system(name: str, configs: Path, scratch: Path, core: int, more: Mapping[str, object]) -> Iterator[Running]:
-    """One system with a scenario's configuration. `more`: what its files name besides PORT, DIR and LOG_PORT."""
+def system(
+    name: str, configs: Path, scratch: Path, pinned: Sequence[int], more: Mapping[str, object]
+) -> Iterator[Running]:
+    """One system with a scenario's configuration, on these cores; files that its folder lacks are those of `clean`.
+    `more`: what they name besides PORT, DIR and LOG_PORT, and what is to differ from DEFAULTS."""
     directory = scratch / f"{name}-{time.monotonic_ns()}"
     directory.mkdir()
     port, sink = free_port(), Sink()
-    values = {"PORT": port, "DIR": directory, "LOG_PORT": sink.port, **more}
-    for source in configs.iterdir():
-        if source.suffix in (".toml", ".conf", ".cfg", ".list"):
-            (directory / source.name).write_text(fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
+    values = {"PORT": port, "DIR": directory, "LOG_PORT": sink.port, **DEFAULTS, **more}
+    for source in files_of(configs):
+        (directory / source.name).write_text(fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
 
     def command(*words: str) -> None:
         if name != "scrubber":
@@ -179,7 +192,7 @@ def system(name: str, configs: Path, scratch: Path, core: int, more: Mapping[str
     try:
         # Scrubber's listener is open before its workers are up: it says when they are.
         word = b"ready: " if name == "scrubber" else b""
-        with started(argv_of(name, directory), port, core, directory, word) as process:
+        with started(argv_of(name, directory), port, pinned, directory, word) as process:
             time.sleep(SETTLE_S)
             yield Running(name, port, process, directory, command)
     finally:
@@ -194,17 +207,15 @@ def origin(scratch: Path, core: int, page_bytes: int = 0) -> Iterator[int]:
     directory.mkdir()
     port = free_port()
     argv = [sys.executable, "-m", "bench.macro.origin", str(port), *([str(page_bytes)] if page_bytes else [])]
-    with started(argv, port, core, directory):
+    with started(argv, port, (core,), directory):
         yield port
 
 
 def version(name: str) -> str:
-    """What a program says of its version, in one line."""
-    argv = {
-        "scrubber": [sys.executable, "-m", "scrubber", "--version"],
-        "nginx": [program("nginx"), "-v"],
-        "haproxy": [program("haproxy"), "-v"],
-    }[name]
+    """What a program, or a package, says of its version, in one line."""
+    if name not in SYSTEMS:
+        return f"{name} {importlib.metadata.version(name)}"
+    argv = [sys.executable, "-m", "scrubber", "--version"] if name == "scrubber" else [program(name), "-v"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
     return (done.stdout + done.stderr).strip().splitlines()[0]

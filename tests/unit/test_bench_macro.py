@@ -19,22 +19,30 @@ from hypothesis import strategies as st
 
 from bench.load.guard import Bounds, LoadRefused
 from bench.macro import native, procs, report, stats
-from bench.macro.load import Ask, Outcome, spec_of
-from bench.macro.measure import Rounds, Run, difference
-from bench.macro.scenario import mostly
-from bench.macro.scenarios import SCENARIOS
-from bench.macro.systems import SYSTEMS, fill, free_port
+from bench.macro.body import BODY_DOWN
+from bench.macro.clean import CLEAN, PEOPLE
+from bench.macro.flood.attacks import ATTACKS
+from bench.macro.held import held
+from bench.macro.load import Ask, Asking, Outcome, spec_of
+from bench.macro.measure import Rounds
+from bench.macro.procs import Use, difference
+from bench.macro.scenario import METRICS, Run, mostly
+from bench.macro.scenarios import GROUPS, SCENARIOS, TRAFFIC
+from bench.macro.systems import DEFAULTS, BenchError, files_of, fill, free_port
 
 OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
-ROUND = Run(OUTCOME, cpu_ns=20_000_000, core_ns=30_000_000, task_ns=21_000_000, steal_ns=0, wall_ns=2_000_000_000)
+USE = Use(cpu_ns=20_000_000, core_ns=30_000_000, task_ns=21_000_000, steal_ns=0, wall_ns=2_000_000_000)
 
 
-def rounds() -> Rounds:
-    """Ours takes 20, 30, 40 µs in three rounds; nginx always twice, haproxy half of it."""
-    ours = [dataclasses.replace(ROUND, cpu_ns=n * 1_000_000) for n in (20, 30, 40)]
-    twice = [dataclasses.replace(run, cpu_ns=2 * run.cpu_ns, core_ns=2 * run.core_ns) for run in ours]
-    half = [dataclasses.replace(run, cpu_ns=run.cpu_ns // 2) for run in ours]
-    return Rounds(SCENARIOS["clean"], {"scrubber": ours, "nginx": twice, "haproxy": half})
+def rounds(name: str = "clean") -> Rounds:
+    """Ours takes 20, 30, 40 µs in three rounds; nginx always twice, haproxy half of it. One of ours was disturbed."""
+    ours = [Run({"cpu_us": value}, "others had it" if value > 35 else "") for value in (20.0, 30.0, 40.0)]
+    twice = [Run({"cpu_us": 2 * run.metrics["cpu_us"]}) for run in ours]
+    half = [Run({"cpu_us": run.metrics["cpu_us"] / 2}) for run in ours]
+    return Rounds(SCENARIOS[name], {"scrubber": ours, "nginx": twice, "haproxy": half})
+
+
+TRAFFIC_BY_NAME = {scenario.name: scenario for scenario in TRAFFIC}
 
 
 class TestStats:
@@ -95,8 +103,8 @@ class TestProc:
 
 
 class TestRun:
-    def test_metrics(self) -> None:
-        assert ROUND.metrics() == {
+    def test_figures(self) -> None:
+        assert CLEAN.figures(OUTCOME, USE) == {
             "cpu_us": 20.0,
             "core_busy_us": 30.0,
             "throughput_per_s": 500.0,
@@ -104,16 +112,39 @@ class TestRun:
             "latency_ms_p99": 4.5,
         }
 
+    def test_figures_of_bodies_are_a_gigabyte(self) -> None:
+        found = BODY_DOWN.figures(OUTCOME, USE)
+        gb = 1000 * BODY_DOWN.body_bytes / 1e9
+        assert found["cpu_s_per_gb"] == pytest.approx(0.02 / gb)
+        assert found["throughput_gb_per_s"] == pytest.approx(gb / 2)
+
     def test_a_tool_without_latency_gives_no_latency_row(self) -> None:
-        assert "latency_ms_p50" not in dataclasses.replace(ROUND, outcome=Outcome(10, 1, 0, 0, 10, 0)).metrics()
+        assert "latency_ms_p50" not in CLEAN.figures(Outcome(10, 1, 0, 0, 10, 0), USE)
 
     def test_disturbance(self) -> None:
-        assert ROUND.disturbance() == ""
-        assert "stolen" in dataclasses.replace(ROUND, steal_ns=200_000_000).disturbance()
-        assert "others" in dataclasses.replace(ROUND, task_ns=1_000_000_000).disturbance()
-        assert dataclasses.replace(ROUND, core_ns=1_000_000_000).disturbance() == "", "softirq is nobody's"
+        assert USE.disturbance() == ""
+        assert "stolen" in dataclasses.replace(USE, steal_ns=200_000_000).disturbance()
+        assert "others" in dataclasses.replace(USE, task_ns=1_000_000_000).disturbance()
+        assert dataclasses.replace(USE, core_ns=1_000_000_000).disturbance() == "", "softirq is nobody's"
 
-    @pytest.mark.parametrize("name", SCENARIOS)
+    def test_a_meter_sees_work_and_who_came(self) -> None:
+        meter = procs.Meter(os.getpid(), procs.cores()[0])
+        sum(i * i for i in range(300_000))
+        assert meter.stop().cpu_ns > 1_000_000
+        child = subprocess.Popen(["sleep", "30"])
+        try:
+            assert meter.stop().pids_changed
+        finally:
+            child.kill()
+            child.wait()
+
+    def test_memory_is_counted(self) -> None:
+        before = procs.memory_bytes([os.getpid()])
+        kept = bytearray(os.urandom(1 << 20) * 32)
+        assert 30 << 20 < procs.memory_bytes([os.getpid()]) - before < 80 << 20
+        assert len(kept) == 32 << 20
+
+    @pytest.mark.parametrize("name", [scenario.name for scenario in TRAFFIC])
     def test_a_scenario_takes_only_what_it_measures(self, name: str) -> None:
         good = Outcome(1000, 1, 1000, 0, 0, 0)
         refused = Outcome(1000, 1, 1, 999, 0, 0)
@@ -121,7 +152,7 @@ class TestRun:
         failed = Outcome(1000, 1, 0, 0, 0, 1000)
         expected = {"reject": refused, "banned": cut}.get(name, good)
         for outcome in (good, refused, cut, failed, Outcome(0, 1, 0, 0, 0, 0)):
-            assert (SCENARIOS[name].complaint(outcome) == "") is (outcome is expected), outcome
+            assert (TRAFFIC_BY_NAME[name].complaint(outcome) == "") is (outcome is expected), outcome
 
     def test_mostly(self) -> None:
         assert mostly(995, 1000)
@@ -129,12 +160,15 @@ class TestRun:
         assert not mostly(0, 0)
 
 
-class TestReport:
-    def tree(self) -> dict[str, object]:
-        about = {**report.machine(), "proxy_core": 0, "load_core": 1}
-        tree = report.results([rounds()], [], about)
-        return tree
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What each system says of its version."""
+    said = {"scrubber": "scrubber 1.0", "nginx": "nginx 1.0", "haproxy": "haproxy 1.0"}
+    monkeypatch.setattr(report, "version", said.__getitem__)
+    return said
 
+
+class TestReport:
     def test_rows(self) -> None:
         rows = report.rows_of(rounds())
         ours = next(row for row in rows if (row["system"], row["metric"]) == ("scrubber", "cpu_us"))
@@ -143,39 +177,60 @@ class TestReport:
         assert ours["ratio_95"]["nginx"] == [0.5, 0.5]
         assert all(row["ratio_to"] == {} for row in rows if row["system"] != "scrubber")
 
-    def test_markdown_says_what_was_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(report, "version", lambda name: f"{name} 1.0")
+    def test_markdown_says_what_was_measured(self, versions: dict[str, str]) -> None:
         about = {**report.machine(), "proxy_core": 0, "load_core": 0}
-        tree = report.results([rounds()], ["scrubber", "nginx"], about)
-        text = report.markdown(tree)
+        text = report.markdown(report.results([rounds()], about), ["cpu.png"])
         assert text.index("In each round") < text.index("| cpu_us |")
         assert "0.50 [0.50, 0.50]" in text
         assert "2.00 [2.00, 2.00]" in text
-        assert "nginx 1.0" in text
+        assert all(said in text for said in versions.values())
         assert "one core only" in text
+        assert "clean, scrubber, round 3: others had it" in text
+        assert "![cpu](cpu.png)" in text
 
-    def test_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(report, "version", lambda name: f"{name} 1.0")
-        tree = report.results([rounds()], ["scrubber"], report.machine())
+    def test_files(self, tmp_path: Path, versions: dict[str, str]) -> None:
+        del versions
+        flood = dataclasses.replace(rounds("flood-get"), runs={"nginx": [Run({"people_success": 1.0})]})
+        tree = report.results([rounds(), flood], report.machine())
         report.write(tree, tmp_path)
         assert json.loads((tmp_path / "results.json").read_text())["rows"] == tree["rows"]
         assert (tmp_path / "RESULTS.md").read_text().startswith("# Results")
-        if (tmp_path / "cpu.png").exists():
-            assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
+        for name in ("cpu.png", "flood.png"):
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_what_was_not_measured_anew_is_kept(self, versions: dict[str, str]) -> None:
+        former = report.results([rounds("post"), rounds("clean")], report.machine())
+        tree = report.results([rounds("reject"), rounds("clean")], report.machine())
+        both = report.merged(former, tree, list(SCENARIOS))
+        assert list(both["scenarios"]) == ["clean", "post", "reject"]
+        assert [row["scenario"] for row in both["rows"]] == ["clean"] * 3 + ["post"] * 3 + ["reject"] * 3
+        versions["nginx"] = "nginx 2.0"
+        assert (
+            report.merged(former, report.results([rounds()], report.machine()), list(SCENARIOS))["rows"]
+            == tree["rows"][3:]
+        )
+        other = {**former, "machine": {**former["machine"], "cpu": "another"}}
+        assert report.merged(other, tree, list(SCENARIOS)) == tree
 
 
 class TestConfigs:
-    @pytest.mark.parametrize("name", SCENARIOS)
-    def test_each_scenario_has_a_file_for_each_system(self, name: str) -> None:
-        folder = SCENARIOS[name].configs
-        values = {"PORT": 1, "ORIGIN": 2, "DIR": "/x", "LOG_PORT": 3, "SPLICE": ""}
-        for file in ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg"):
-            assert "@" not in fill((folder / file).read_text(), values).replace("ring@access", "")
-        assert len(SYSTEMS) == 3
+    @pytest.mark.parametrize("folder", [*{scenario.configs for scenario in TRAFFIC}, CLEAN.configs.parent / "flood"])
+    def test_each_file_has_all_its_values(self, folder: Path) -> None:
+        values = {"PORT": 1, "ORIGIN": 2, "DIR": "/x", "LOG_PORT": 3, "AREA": 4, **DEFAULTS}
+        found = files_of(folder)
+        assert [path.name for path in found] == ["scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg"]
+        for path in found:
+            assert "@" not in fill(path.read_text(), values).replace("ring@access", "")
 
     def test_a_name_without_a_value_is_an_error(self) -> None:
         with pytest.raises(KeyError):
             fill("listen @NOWHERE@;", {})
+
+    def test_names(self) -> None:
+        assert set(itertools.chain(*GROUPS.values())) < set(SCENARIOS)
+        assert {f"flood-{name}" for name in ATTACKS} == set(GROUPS["flood"])
+        assert all(scenario.method and scenario.title for scenario in SCENARIOS.values())
+        assert all(unit for unit in METRICS.values())
 
 
 class Answering:
@@ -283,19 +338,127 @@ class TestLoad:
             assert (found["requests"], found["errors"]) == (5, 5)
 
 
-class TestOrigin:
-    @pytest.fixture
-    def port(self) -> Iterator[int]:
-        stop, stopper = socket.socketpair()
-        with socket.create_server(("127.0.0.1", 0)) as listener, stop, stopper:
-            listener.setblocking(False)
-            args = (listener.fileno(), stop.fileno(), reply("200 OK", b"page"))
-            thread = threading.Thread(target=native.serve, args=args)
-            thread.start()
+class TestAtARate:
+    def test_as_many_as_it_says(self) -> None:
+        with Answering([reply("200 OK")]) as server:
+            found = native.load(
+                "127.0.0.1", server.port, ["127.0.66.1"], 8, Ask((), 8, True).request(), True, 10**6, 1.0, 200
+            )
+        assert 195 <= found["requests"] <= 201
+        assert (found["good"], found["retried"]) == (found["requests"], 0)
+
+    def test_no_more_than_it_may(self) -> None:
+        with Answering([reply("200 OK")]) as server:
+            request = Ask((), 8, True).request()
+            found = native.load("127.0.0.1", server.port, ["127.0.66.1"], 8, request, True, 20, 5.0, 1000)
+        assert (found["requests"], found["good"]) == (20, 20)
+        assert found["seconds"] < 2
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_what_has_no_answer_is_counted(self, kept: bool) -> None:
+        with Answering([reply("200 OK"), b""]) as server:
+            request = Ask((), 1, kept).request()
+            found = native.load("127.0.0.1", server.port, ["127.0.66.1"], 1, request, kept, 40, 5.0, 200)
+        # A kept connection that ends without a word is not the request's failure: it is asked once more, on a new one.
+        assert (found["requests"], found["cut"], found["retried"]) == ((40, 0, 39) if kept else (40, 20, 0))
+
+    def test_latency_counts_from_when_it_was_due(self) -> None:
+        slow, seen = Answering([reply("200 OK")]), threading.Event()
+        serve = slow.serve
+
+        def late(sock: socket.socket) -> None:
+            seen.wait(0.5)
+            serve(sock)
+
+        slow.serve = late  # type: ignore[method-assign]
+        with slow:
+            request = Ask((), 1, True).request()
+            found = native.load("127.0.0.1", slow.port, ["127.0.66.1"], 1, request, True, 50, 2.0, 100)
+        assert found["good"] == 50
+        assert found["latency_ms_p99"] > 300
+        assert found["latency_ms_p50"] > 100
+
+    def test_nobody_there(self) -> None:
+        found = native.load("127.0.0.1", free_port(), ["127.0.66.1"], 4, b"x", True, 50, 2.0, 100)
+        assert (found["requests"], found["errors"]) == (50, 50)
+
+    def test_what_was_due_and_never_begun_is_an_error(self) -> None:
+        with Answering([b"HTTP/1.1 200 OK\r\n"]) as server:  # and nothing more
+            request = Ask((), 2, True).request()
+            found = native.load("127.0.0.1", server.port, ["127.0.66.1"], 2, request, True, 10**6, 0.5, 100)
+        assert found["good"] == 0
+        assert 48 <= found["errors"] <= 51
+
+
+class TestMessages:
+    @pytest.mark.parametrize("nbytes", [1, 125, 126, 4000])
+    def test_the_origin_sends_each_back(self, nbytes: int) -> None:
+        what = Ask(("127.0.66.1",), 4, True, message_bytes=nbytes)
+        with native_origin() as port:
+            message, echo = what.message()
+            args = ("127.0.0.1", port, ["127.0.66.1"], 4, what.request(), True, 500, 10.0, 0.0, message, echo)
+            found = native.load(*args)
+            assert (found["requests"], found["good"]) == (500, 500)
+            wrong = native.load(*args[:-1], echo[:-1] + b"?")
+            assert wrong["good"] == 0
+            assert wrong["errors"] + wrong["cut"] == wrong["requests"]
+
+    def test_frames(self) -> None:
+        message, echo = Ask((), 1, True, message_bytes=300).message()
+        assert (message[:4], echo[:4]) == (b"\x82\xfe\x01\x2c", b"\x82\x7e\x01\x2c")
+        mask = message[4:8]
+        assert bytes(byte ^ mask[i & 3] for i, byte in enumerate(message[8:])) == echo[4:]
+
+    def test_a_refusal_is_one(self) -> None:
+        what = Ask(("127.0.66.1",), 1, True, message_bytes=5)
+        with Answering([reply("403 No")]) as server:
+            found = native.load(
+                "127.0.0.1", server.port, ["127.0.66.1"], 1, what.request(), True, 5, 5.0, 0.0, *what.message()
+            )
+        assert (found["requests"], found["refused"]) == (5, 5)
+
+
+class TestProcesses:
+    def test_a_load_beside_us(self) -> None:
+        with native_origin() as port:
+            what = dataclasses.replace(PEOPLE, connections=2)
+            outcome = Asking(port, what, Bounds(50, 5), procs.cores()[1]).outcome()
+        assert (outcome.requests, outcome.good) == (50, 50)
+
+    def test_held_connections_stay_or_it_says_so(self) -> None:
+        what = dataclasses.replace(PEOPLE, connections=20)
+        with native_origin() as port, held(port, what, procs.cores()[1]):
+            pass
+        with Answering([reply("200 OK", b"", "Connection: close\r\n")]) as server:  # noqa: SIM117
+            with pytest.raises(BenchError, match="did not stay"), held(server.port, what, procs.cores()[1]):
+                pass
+        with Answering([reply("503 No")]) as server:  # noqa: SIM117
+            with pytest.raises(BenchError, match="not every"), held(server.port, what, procs.cores()[1]):
+                pass
+
+
+@contextlib.contextmanager
+def native_origin() -> Iterator[int]:
+    """The port of the bench's origin, in a thread."""
+    stop, stopper = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener, stop, stopper:
+        listener.setblocking(False)
+        args = (listener.fileno(), stop.fileno(), reply("200 OK", b"page"))
+        thread = threading.Thread(target=native.serve, args=args)
+        thread.start()
+        try:
             yield listener.getsockname()[1]
+        finally:
             stopper.send(b"x")
             thread.join(5)
             assert not thread.is_alive()
+
+
+class TestOrigin:
+    @pytest.fixture
+    def port(self) -> Iterator[int]:
+        with native_origin() as port:
+            yield port
 
     def test_each_request_is_answered_once(self, port: int) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:

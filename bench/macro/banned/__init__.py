@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.macro.load import Ask, Outcome
-from bench.macro.scenario import Scenario, mostly
+from bench.macro.scenario import mostly
 from bench.macro.systems import Running
+from bench.macro.traffic import Traffic
 
 SOURCES = tuple(f"127.0.66.{i}" for i in range(1, 5))  # the same that the configurations of the others shut out
 FLOOD = Ask(sources=SOURCES, connections=64, kept=False)
@@ -21,7 +22,7 @@ def complaint(outcome: Outcome) -> str:
     return "" if mostly(outcome.cut, outcome.requests) else "not every connection was turned away"
 
 
-BANNED = Scenario(
+BANNED = Traffic(
     name="banned",
     title="Blocked source, a new connection each",
     method="Four blocked sources connect and ask again and again: Scrubber resets at accept (block table), HAProxy "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.macro.load import Ask, Outcome
-from bench.macro.scenario import Scenario, mostly
+from bench.macro.scenario import mostly
+from bench.macro.traffic import Traffic
 
 PEOPLE = Ask(sources=tuple(f"127.0.70.{i}" for i in range(1, 17)), connections=64, kept=True)
 
@@ -15,7 +16,7 @@ def complaint(outcome: Outcome) -> str:
     return "" if served else "not every request was served"
 
 
-CLEAN = Scenario(
+CLEAN = Traffic(
     name="clean",
     title="Clean GET, 64 keep-alive connections",
     method="A browser's GET of a page of about 1 KB on 64 kept connections of 16 clients; every request passes "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from bench.macro.clean import CLEAN, PEOPLE
-from bench.macro.scenario import Scenario
+from bench.macro.traffic import Traffic
 
 ONCE = dataclasses.replace(PEOPLE, kept=False)
 
 
-CLEAN_NEW: Scenario = dataclasses.replace(
+CLEAN_NEW: Traffic = dataclasses.replace(
     CLEAN,
     name="clean-new",
     title="Clean GET, a connection each",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from bench.macro.clean import CLEAN, PEOPLE
-from bench.macro.scenario import Scenario
+from bench.macro.traffic import Traffic
 
 SENDERS = dataclasses.replace(PEOPLE, body_bytes=16 * 1024)
 
 
-POST: Scenario = dataclasses.replace(
+POST: Traffic = dataclasses.replace(
     CLEAN,
     name="post",
     title="POST of 16 KiB, 64 keep-alive connections",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.macro.load import Ask, Outcome
-from bench.macro.scenario import Scenario, mostly
+from bench.macro.scenario import mostly
+from bench.macro.traffic import Traffic
 
 FLOOD = Ask(sources=("127.0.71.1",), connections=64, kept=True)
 
@@ -16,7 +17,7 @@ def complaint(outcome: Outcome) -> str:
     return "" if refused else "not every request was refused"
 
 
-REJECT = Scenario(
+REJECT = Traffic(
     name="reject",
     title="Over the limit: 429 on 64 keep-alive connections",
     method="The same requests from a client whose limit is one a minute: each is answered 429 and logged, "
