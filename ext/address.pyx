@@ -146,16 +146,20 @@ cdef bint address_parse(const uint8_t* text, uint32_t length, Address* out) noex
     return True
 
 
-cdef inline uint32_t put_decimal(uint8_t value, uint8_t* out) noexcept nogil:
-    cdef uint32_t n = 0
-    if value >= 100:
-        out[n] = c"0" + value // 100
-        n += 1
-    if value >= 10:
-        out[n] = c"0" + (value // 10) % 10
-        n += 1
-    out[n] = c"0" + value % 10
-    return n + 1
+cdef uint8_t OCTETS[256][4]      # in decimal
+cdef uint8_t OCTET_BYTES[256]
+
+
+cdef void address_tables() noexcept:
+    cdef int i
+    cdef bytes text
+    for i in range(256):
+        text = str(i).encode()
+        OCTET_BYTES[i] = <uint8_t>len(text)
+        memcpy(OCTETS[i], <const char*>text, len(text))
+
+
+address_tables()
 
 
 cdef inline uint32_t put_hex(uint16_t value, uint8_t* out) noexcept nogil:
@@ -180,7 +184,8 @@ cdef uint32_t address_format(const Address* a, uint8_t* out) noexcept nogil:
             if i:
                 out[n] = c"."
                 n += 1
-            n += put_decimal(a.bytes[12 + i], out + n)
+            memcpy(out + n, OCTETS[a.bytes[12 + i]], 4)     # what is too much of it is written over: out has room for any address
+            n += OCTET_BYTES[a.bytes[12 + i]]
         return n
     run = 0
     for i in range(8):

@@ -31,18 +31,34 @@ cdef inline bint text_byte(uint8_t b) noexcept nogil:
     return (b >= 0x20 and b != 0x7F) or b == c"\t"
 
 
+cdef inline uint32_t spelled(uint32_t so_far, uint8_t b) noexcept nogil:
+    """A hash of a name that comes byte by byte; an underscore counts as the dash that it is to CGI."""
+    return so_far * 31 + (c"-" if b == c"_" else TOKEN[b])
+
+
+cdef uint32_t HEADER_SPELLED[29]
+
+
+cdef void chunked_tables() noexcept:
+    cdef uint32_t i, k
+    for i in range(1, HEADER_IDS):
+        HEADER_SPELLED[i] = 0
+        for k in range(HEADER_LENGTHS[i]):
+            HEADER_SPELLED[i] = spelled(HEADER_SPELLED[i], <uint8_t>HEADER_NAMES[i][k])
+
+
+chunked_tables()
+
+
 cdef bint trailer_refused(uint32_t name_hash, uint32_t length) noexcept nogil:
     """A trailer that frames, routes or proves (RFC 9110 6.5.1). By hash and length alone: a chance match costs only one more refusal."""
-    cdef uint32_t slot = name_hash & (NAME_SLOTS - 1)
-    cdef uint8_t ident = NAME_SLOT[slot]
-    while ident:
-        if HEADER_HASHES[ident] == name_hash and HEADER_LENGTHS[ident] == length:
+    cdef uint32_t ident
+    for ident in range(1, HEADER_IDS):
+        if HEADER_SPELLED[ident] == name_hash and HEADER_LENGTHS[ident] == length:
             return HEADER_FLAGS[ident] or ident == HEADER_HOST or ident == HEADER_CONTENT_LENGTH or ident == HEADER_EXPECT \
                 or ident == HEADER_COOKIE or ident == HEADER_AUTHORIZATION or ident == HEADER_RANGE or ident == HEADER_FORWARDED \
                 or ident == HEADER_X_REAL_IP or HEADER_X_FORWARDED_FOR <= ident <= HEADER_X_FORWARDED_HOST \
                 or ident == HEADER_X_FORWARDED_PORT
-        slot = (slot + 1) & (NAME_SLOTS - 1)
-        ident = NAME_SLOT[slot]
     return False
 
 
@@ -100,7 +116,7 @@ cdef uint8_t trailer_byte(Chunked* c, uint8_t b) noexcept nogil:
         c.name_hash = 0
         c.name_bytes = 0
     if TOKEN[b]:
-        c.name_hash = c.name_hash * 31 + (c"-" if b == c"_" else TOKEN[b])
+        c.name_hash = spelled(c.name_hash, b)
         c.name_bytes += 1
         return CHUNK_TRAILER_NAME
     if b != c":" or c.name_bytes == 0 or trailer_refused(c.name_hash, c.name_bytes):

@@ -9,6 +9,7 @@ cdef enum:
 
 cdef const char* PASSING_NAME[25]
 cdef uint32_t PASSING_HASH[25]
+cdef uint32_t PASSING_LENGTH[25]
 cdef uint8_t PASSING_SLOT[128]      # index into PASSING_NAME + 1, 0: free
 
 
@@ -21,7 +22,8 @@ cdef void fingerprint_tables() noexcept:
         "sec-gpc", "sec-purpose", "te", "trailer", "transfer-encoding", "upgrade-insecure-requests", "via"]
     memset(PASSING_SLOT, 0, sizeof(PASSING_SLOT))
     for i in range(PASSING_NAMES):
-        PASSING_HASH[i] = http1_name_hash(<const uint8_t*>PASSING_NAME[i], <uint32_t>strlen(PASSING_NAME[i]))
+        PASSING_LENGTH[i] = <uint32_t>strlen(PASSING_NAME[i])
+        PASSING_HASH[i] = http1_name_hash(<const uint8_t*>PASSING_NAME[i], PASSING_LENGTH[i])
         slot = PASSING_HASH[i] & (PASSING_SLOTS - 1)
         while PASSING_SLOT[slot]:
             slot = (slot + 1) & (PASSING_SLOTS - 1)
@@ -32,7 +34,7 @@ fingerprint_tables()
 
 
 cdef inline bint begins(const uint8_t* name, uint32_t length, const char* word, uint32_t word_len) noexcept nogil:
-    return length >= word_len and fold_equal(name, <const uint8_t*>word, word_len)
+    return length >= word_len and scan_name_is(name, word, word_len)
 
 
 cdef bint passing_family(const uint8_t* name, uint32_t length) noexcept nogil:
@@ -60,18 +62,34 @@ cdef bint passing(const uint8_t* name, const Header* h) noexcept nogil:
     slot = h.name_hash & (PASSING_SLOTS - 1)
     i = PASSING_SLOT[slot]
     while i:
-        if PASSING_HASH[i - 1] == h.name_hash and folds_to(name, h.name_len, PASSING_NAME[i - 1]):
+        if PASSING_HASH[i - 1] == h.name_hash and PASSING_LENGTH[i - 1] == h.name_len and scan_name_is(name, PASSING_NAME[i - 1], h.name_len):
             return True
         slot = (slot + 1) & (PASSING_SLOTS - 1)
         i = PASSING_SLOT[slot]
     return passing_family(name, h.name_len)
 
 
+cdef inline void fold_into(uint8_t* out, const uint8_t* name, uint32_t length) noexcept nogil:
+    """A token in lower case."""
+    cdef uint64_t word
+    cdef uint32_t i = 0
+    if length < 8:
+        for i in range(length):
+            out[i] = TOKEN[name[i]]
+        return
+    while i + 8 < length:
+        word = fold8(scan_load8(name + i))
+        memcpy(out + i, &word, 8)
+        i += 8
+    word = fold8(scan_load8(name + length - 8))
+    memcpy(out + length - 8, &word, 8)
+
+
 cdef uint64_t fingerprint_http1(const uint8_t* data, const RequestHead* head) noexcept nogil:
     cdef uint8_t text[2048]
     cdef HashKey key
     cdef uint64_t value
-    cdef uint32_t n = 2, i, j
+    cdef uint32_t n = 2, i, length
     cdef const Header* h
     cdef const uint8_t* name
     key.k0 = key.k1 = 0
@@ -82,11 +100,11 @@ cdef uint64_t fingerprint_http1(const uint8_t* data, const RequestHead* head) no
         name = data + h.name_off
         if passing(name, h):
             continue
-        for j in range(h.name_len):
-            if n == FINGERPRINT_TEXT_MAX:
-                break
-            text[n] = TOKEN[name[j]]
-            n += 1
+        length = h.name_len
+        if length > FINGERPRINT_TEXT_MAX - n:
+            length = FINGERPRINT_TEXT_MAX - n
+        fold_into(text + n, name, length)
+        n += length
         if n == FINGERPRINT_TEXT_MAX:
             break
         text[n] = c"\n"
@@ -96,9 +114,6 @@ cdef uint64_t fingerprint_http1(const uint8_t* data, const RequestHead* head) no
 
 
 cdef uint32_t fingerprint_text(uint64_t value, uint8_t* out) noexcept nogil:
-    cdef const char* digits = "0123456789abcdef"
-    cdef int i
     memcpy(out, <const char*>b"h1_", 3)
-    for i in range(16):
-        out[3 + i] = digits[(value >> (60 - 4 * i)) & 15]
+    put_hex_digits(value, out + 3)
     return FINGERPRINT_TEXT_BYTES

@@ -9,6 +9,32 @@ cdef inline void put_header(Writer* w, const uint8_t* data, const Header* h) noe
     put(w, b"\r\n", 2)
 
 
+# A run of field lines that go on as they stand.
+cdef struct Run:
+    uint32_t start
+    uint32_t end                # 0: none
+
+
+cdef inline void run_end(Writer* w, const uint8_t* data, Run* run) noexcept nogil:
+    if run.end:
+        put(w, data + run.start, run.end - run.start)
+        run.end = 0
+
+
+cdef inline void run_take(Writer* w, const uint8_t* data, const Header* h, Run* run) noexcept nogil:
+    """The next field: part of the run where it begins where that ends and has no white space but the one after its colon."""
+    cdef uint32_t colon = h.name_off + h.name_len
+    if run.end and run.end != h.name_off:
+        run_end(w, data, run)
+    if h.value_off != colon + 2 or data[colon + 1] != c" " or data[h.value_off + h.value_len] != c"\r":
+        run_end(w, data, run)
+        put_header(w, data, h)
+        return
+    if run.end == 0:
+        run.start = h.name_off
+    run.end = h.value_off + h.value_len + 2
+
+
 cdef inline bint request_header_ours(uint8_t id) noexcept nogil:
     """Fields that we write ourselves, or that must not pass."""
     return (id == HEADER_HOST or id == HEADER_CONTENT_LENGTH or id == HEADER_TRANSFER_ENCODING
@@ -124,6 +150,7 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
     cdef uint16_t status
     cdef const Span* edits = route_request_edits(x)
     cdef Buffer* b
+    cdef Run run
     if SCRUBBER_CHECKS:
         request_check(head)
     if x.pool == NULL or x.pool.origins.len == 0:
@@ -152,10 +179,12 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         put(&w, b"\r\n", 2)
     else:
         x.host_off = <uint32_t>(w.at - b.data)      # the origin's own goes here when it is chosen
+    run.end = 0
     for i in range(head.header_count):
         if not head.headers[i].flags & HEADER_HOP and not request_header_ours(head.headers[i].id) and not (
                 edits.len and edits_drop(p, edits, f.data + head.headers[i].name_off, head.headers[i].name_len)):
-            put_header(&w, f.data, &head.headers[i])
+            run_take(&w, f.data, &head.headers[i], &run)
+    run_end(&w, f.data, &run)
     if edits.len:
         edits_put(p, edits, &w, x, f)
     if head.body == BODY_LENGTH:
@@ -209,6 +238,7 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     cdef const Policy* p = x.policy.policy
     cdef const Span* edits = route_response_edits(x)
     cdef Buffer* b = buffer_get(e)
+    cdef Run run
     if b == NULL:
         return False
     if SCRUBBER_CHECKS:
@@ -221,10 +251,12 @@ cdef bint response_write(Core* e, Exchange* x, const uint8_t* data, bint interim
     put_byte(&w, 32)
     put(&w, data + r.reason.off, r.reason.len)
     put(&w, b"\r\n", 2)
+    run.end = 0
     for i in range(r.header_count):
         if not response_header_ours(&r.headers[i]) and not (
                 edits.len and edits_drop(p, edits, data + r.headers[i].name_off, r.headers[i].name_len)):
-            put_header(&w, data, &r.headers[i])
+            run_take(&w, data, &r.headers[i], &run)
+    run_end(&w, data, &run)
     if not interim:
         if r.first[HEADER_DATE] < 0:
             put_text(&w, b"Date: ")     # RFC 9110 6.6.1: of the time it was received

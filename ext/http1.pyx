@@ -3,40 +3,16 @@
 # head_bytes has a say; what two readers could read differently is refused, never repaired.
 from libc.string cimport strlen
 
-cdef extern from *:
-    """
-    #include <emmintrin.h>
-
-    /* First byte of [p, end) that may not stand in a field value: a control but HTAB, or DEL. end: none. */
-    static inline const uint8_t* scan_value(const uint8_t* p, const uint8_t* end) {
-        const __m128i limit = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\\t'), del = _mm_set1_epi8(0x7f);
-        while (end - p >= 16) {
-            const __m128i x = _mm_loadu_si128((const __m128i*)p);
-            const __m128i control = _mm_andnot_si128(_mm_cmpeq_epi8(x, tab), _mm_cmpeq_epi8(_mm_min_epu8(x, limit), x));
-            const int mask = _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(x, del)));
-            if (mask) return p + __builtin_ctz((unsigned)mask);
-            p += 16;
-        }
-        while (p < end && ((*p >= 0x20 && *p != 0x7f) || *p == '\\t')) p++;
-        return p;
-    }
-
-    /* First byte of [p, end) that may not stand in a request target: a control, SP, '#', DEL or above. end: none. */
-    static inline const uint8_t* scan_target(const uint8_t* p, const uint8_t* end) {
-        const __m128i low = _mm_set1_epi8(0x20), high = _mm_set1_epi8(0x7f), hash = _mm_set1_epi8('#');
-        while (end - p >= 16) {
-            const __m128i x = _mm_loadu_si128((const __m128i*)p);
-            const __m128i outside = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(x, low), x), _mm_cmpeq_epi8(_mm_max_epu8(x, high), x));
-            const int mask = _mm_movemask_epi8(_mm_or_si128(outside, _mm_cmpeq_epi8(x, hash)));
-            if (mask) return p + __builtin_ctz((unsigned)mask);
-            p += 16;
-        }
-        while (p < end && *p > 0x20 && *p < 0x7f && *p != '#') p++;
-        return p;
-    }
-    """
-    const uint8_t* scan_value(const uint8_t* p, const uint8_t* end) noexcept nogil
-    const uint8_t* scan_target(const uint8_t* p, const uint8_t* end) noexcept nogil
+cdef extern from "scan.h" nogil:
+    const uint8_t* scan_value(const uint8_t* p, const uint8_t* end) noexcept
+    const uint8_t* scan_target(const uint8_t* p, const uint8_t* end) noexcept
+    const uint8_t* scan_plain(const uint8_t* p, const uint8_t* end) noexcept
+    const uint8_t* scan_class(const uint8_t* p, const uint8_t* end, const uint8_t* table) noexcept
+    void put_hex_digits(uint64_t value, uint8_t* out) noexcept
+    uint64_t scan_load8(const void* p) noexcept
+    uint64_t fold8(uint64_t x) noexcept
+    uint32_t scan_name_hash(const uint8_t* name, uint32_t n) noexcept
+    bint scan_name_is(const uint8_t* name, const char* known, uint32_t n) noexcept
 
 cdef enum:
     NAME_SLOTS = 128            # open addressing over the known names, a power of two
@@ -130,10 +106,7 @@ cdef inline uint8_t fold(uint8_t c) noexcept nogil:
 
 
 cdef uint32_t http1_name_hash(const uint8_t* name, uint32_t length) noexcept nogil:
-    cdef uint32_t h = 0, i
-    for i in range(length):
-        h = h * 31 + fold(name[i])
-    return h
+    return scan_name_hash(name, length)
 
 
 cdef inline bint fold_equal(const uint8_t* a, const uint8_t* b, uint32_t length) noexcept nogil:
@@ -159,11 +132,11 @@ cdef int32_t http1_find(const uint8_t* data, const Header* headers, uint32_t cou
 
 
 cdef inline uint8_t header_id(const uint8_t* name, uint32_t length, uint32_t name_hash) noexcept nogil:
+    """HEADER_* of a token."""
     cdef uint32_t slot = name_hash & (NAME_SLOTS - 1)
     cdef uint8_t found = NAME_SLOT[slot]
     while found:
-        if HEADER_HASHES[found] == name_hash and HEADER_LENGTHS[found] == length \
-                and fold_equal(name, <const uint8_t*>HEADER_NAMES[found], length):
+        if HEADER_HASHES[found] == name_hash and HEADER_LENGTHS[found] == length and scan_name_is(name, HEADER_NAMES[found], length):
             return found
         slot = (slot + 1) & (NAME_SLOTS - 1)
         found = NAME_SLOT[slot]
@@ -190,8 +163,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
     cdef const uint8_t* value
     cdef const uint8_t* stop
     cdef uint32_t name_hash, n = 0
-    cdef uint8_t c, ident
-    cdef bint underscore
+    cdef uint8_t ident
     cdef Header* h
     memset(first, 0xFF, HEADER_IDS * sizeof(int16_t))
     count[0] = 0
@@ -199,13 +171,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
         if p == end:
             return HTTP1_MORE
         name = p
-        name_hash = 0
-        underscore = False
-        while p < end and TOKEN[p[0]]:
-            c = TOKEN[p[0]]
-            name_hash = name_hash * 31 + c
-            underscore |= c == c"_"
-            p += 1
+        p = scan_class(p, end, TOKEN)
         if p == end:
             return HTTP1_MORE
         if p == name:
@@ -224,6 +190,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
         h = &headers[n]
         h.name_off = <uint32_t>(name - data)
         h.name_len = <uint16_t>(p - name)
+        name_hash = scan_name_hash(name, h.name_len)
         h.name_hash = name_hash
         p += 1
         while p < end and (p[0] == c" " or p[0] == c"\t"):
@@ -258,7 +225,7 @@ cdef int parse_fields(const uint8_t* data, uint32_t at, uint32_t end_at, uint32_
                 return HTTP1_BAD_CONTENT_LENGTH
             elif ident == HEADER_TRANSFER_ENCODING:
                 return HTTP1_BAD_TRANSFER_ENCODING
-        elif underscore and underscore_twin(name, h.name_len):
+        elif memchr(name, c"_", h.name_len) != NULL and underscore_twin(name, h.name_len):
             return HTTP1_BAD_HEADER_NAME
         n += 1
         count[0] = <uint16_t>n      # also where a later one is refused

@@ -62,8 +62,7 @@ cdef int request_line(const uint8_t* data, uint32_t end_at, uint32_t line_bytes_
             return HTTP1_BAD_LINE_END
         p += 2
     line = p
-    while p < end and TOKEN[p[0]]:
-        p += 1
+    p = scan_class(p, end, TOKEN)
     if p - line > METHOD_BYTES_MAX:
         return HTTP1_METHOD_REFUSED
     if p == end:

@@ -72,7 +72,7 @@ cdef bint region_plan(uint32_t kind, uint64_t capacity, uint32_t slots, RegionPl
 cdef uint64_t case_next(Shared* s, uint64_t now_ns) noexcept nogil
 # The supervisor's round: blocks counted anew, known clients that are blocked with them, a piece of the known clients' table looked through.
 # at: where in that table; returns where to go on.
-cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nogil
+cdef uint64_t memory_sweep(Shared* s, bint blocks, uint64_t at, uint64_t now_ns) noexcept nogil
 
 cdef class Memory:
     cdef Shared shared
@@ -80,6 +80,8 @@ cdef class Memory:
     cdef uint64_t map_bytes[11]
     cdef uint64_t gauges_slot_bytes
     cdef uint64_t sweep_at
+    cdef uint64_t swept             # sweeps so far, and the epoch of the blocks at the last one
+    cdef uint64_t swept_epoch
     cdef readonly uint64_t ring_resyncs     # times that a ring's numbers made no sense
     cdef Shared* pointer(self) noexcept nogil
     cdef OriginState* _origin(self, index) except NULL

@@ -10,6 +10,8 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 cdef enum:
     HEADER_BYTES = 4096
     SWEEP_ENTRIES = 16384       # known clients looked through a round
+    SWEEP_ANYWAY = 8            # sweeps, of which one looks at the blocks whatever is known of them
+    RING_READ_BYTES_MAX = 1 << 24
 
 cdef uint64_t REGION_MAGIC = 0x4D454D4255524353     # "SCRUBMEM"
 cdef uint64_t CAPACITY_MAX = <uint64_t>1 << 36
@@ -164,12 +166,15 @@ cdef void mark_blocked(Shared* s, const BlockEntry* e, uint64_t now_ns) noexcept
                 known_mark_blocked(&s.known, &s.control.areas[area], known_key(&s.secret, area, hashed), True, now_ns)
 
 
-cdef uint64_t memory_sweep(Shared* s, uint64_t at, uint64_t now_ns) noexcept nogil:
+# blocks: whether these are counted anew. Where none was there and none has been made since, all counts are what they were.
+cdef uint64_t memory_sweep(Shared* s, bint blocks, uint64_t at, uint64_t now_ns) noexcept nogil:
     cdef uint64_t blocked[256]
     cdef BlockEntry copy
     cdef Address client
     cdef uint64_t i
     cdef uint32_t k
+    if not blocks:
+        return known_sweep(&s.known, at, SWEEP_ENTRIES, now_ns)
     memset(blocked, 0, sizeof(blocked))
     blocks_sweep(&s.blocks, &s.secret, now_ns)
     for i in range((s.blocks.bucket_mask + 1) * BLOCKS_BUCKET):
@@ -400,20 +405,41 @@ cdef class Memory:
         store_u64(&self.shared.gauges[self.shared.slot].generation_refused, generation)
 
     def ring_read(self, slot: int, bytes_max: int) -> list:
-        """Take finished records off a worker's ring: (RECORD_*, payload), until bytes_max of payload are reached or it is empty."""
+        """Take finished records off a worker's ring, until bytes_max of payload are reached or it is empty: (RECORD_LINE, lines, how many)
+        for lines in a row, each with its line end; (RECORD_ACT, payload, 1) for an act."""
         cdef Ring* ring = &self.shared.rings[<int>self._worker(slot)]
-        cdef uint8_t out[16384]
-        cdef uint32_t kind = 0, length = 0
-        cdef int answer
+        cdef uint64_t most = min(max(bytes_max, 1), RING_READ_BYTES_MAX), used = 0, taken = 0
+        cdef uint8_t* block = <uint8_t*>malloc(most + RECORD_BYTES_MAX + 1)
+        cdef uint32_t kind = RECORD_LINE, length = 0, lines = 0
+        cdef int answer = RING_RECORD
         found = []
-        taken = 0
-        while taken < bytes_max:
-            answer = ring_read(ring, &kind, out, &length)
-            if answer != RING_RECORD:
-                self.ring_resyncs += answer == RING_RESYNC
-                break
-            found.append((kind, (<char*>out)[:length]))
-            taken += length + 8
+        if block == NULL:
+            raise MemoryError
+        try:
+            while answer == RING_RECORD and taken < most:
+                with nogil:
+                    while taken < most:
+                        answer = ring_read(ring, &kind, block + used, &length)
+                        if answer != RING_RECORD or kind == RECORD_ACT:
+                            break
+                        taken += length + 8
+                        lines += 1
+                        used += length
+                        if length == 0 or block[used - 1] != 10:
+                            block[used] = 10
+                            used += 1
+                        kind = RECORD_LINE
+                if answer == RING_RECORD and kind == RECORD_ACT:
+                    if lines:
+                        found.append((RECORD_LINE, (<char*>block)[:used], lines))
+                    found.append((RECORD_ACT, (<char*>block + used)[:length], 1))
+                    taken += length + 8
+                    used, lines, kind = 0, 0, RECORD_LINE
+            if lines:
+                found.append((RECORD_LINE, (<char*>block)[:used], lines))
+        finally:
+            free(block)
+        self.ring_resyncs += answer == RING_RESYNC
         return found
 
     def blocks(self) -> list:
@@ -488,9 +514,16 @@ cdef class Memory:
 
     def sweep(self) -> None:
         """The supervisor's round, each second: counts blocks and blocked known clients anew, forgets known clients that were away."""
-        cdef uint64_t now = time.monotonic_ns()
+        cdef uint64_t now = time.monotonic_ns(), epoch = self.blocks_epoch()
+        cdef bint blocks = epoch != self.swept_epoch or load_u64(self.shared.blocks.count) != 0 or self.swept % SWEEP_ANYWAY == 0
+        self.swept += 1
+        self.swept_epoch = epoch
         with nogil:
-            self.sweep_at = memory_sweep(&self.shared, self.sweep_at, now)
+            self.sweep_at = memory_sweep(&self.shared, blocks, self.sweep_at, now)
+
+    def blocks_epoch(self) -> int:
+        """A number that is another one after each change of the blocks, but for one that a process did not live to finish."""
+        return load_u64(self.shared.blocks.epoch)
 
     def cache_purge(self, area_id: int, authority: bytes = b"", target: bytes = b"") -> int:
         """Forget what is kept of one URL of an area (host as clients send it, path and query), or of the whole area (no target).

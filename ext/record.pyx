@@ -12,7 +12,7 @@ cdef inline void put_name(Writer* w, const char* name, uint32_t n) noexcept nogi
     put(w, b"\":", 2)
 
 
-cdef void put_field(Writer* w, const char* name, uint32_t name_len, const uint8_t* data, uint32_t n, uint32_t n_max) noexcept nogil:
+cdef inline void put_field(Writer* w, const char* name, uint32_t name_len, const uint8_t* data, uint32_t n, uint32_t n_max) noexcept nogil:
     """A string field, or nothing of it."""
     cdef uint8_t* start = w.at
     if n == 0:
@@ -26,7 +26,7 @@ cdef void put_field(Writer* w, const char* name, uint32_t name_len, const uint8_
         w.at = start
 
 
-cdef void put_number(Writer* w, const char* name, uint32_t name_len, uint64_t value) noexcept nogil:
+cdef inline void put_number(Writer* w, const char* name, uint32_t name_len, uint64_t value) noexcept nogil:
     put_name(w, name, name_len)
     put_uint(w, value)
 

@@ -1,50 +1,23 @@
-# Text writers: see writer.pxd. Invariant: `at` never passes `end`; once `full`, nothing more is written.
+# Text writers: see writer.pxd.
 cdef const char* HEX_DIGITS = b"0123456789abcdef"
-
-
-cdef void put(Writer* w, const void* data, uint64_t n) noexcept nogil:
-    check(w.at <= w.end)
-    if w.full or <uint64_t>(w.end - w.at) < n:
-        w.full = True
-        return
-    memcpy(w.at, data, n)
-    w.at += n
-    check(w.at <= w.end)
-
-
-cdef void put_byte(Writer* w, uint8_t byte) noexcept nogil:
-    check(w.at <= w.end)
-    if w.full or w.at == w.end:
-        w.full = True
-        return
-    w.at[0] = byte
-    w.at += 1
-
-
-cdef extern from "string.h" nogil:
-    size_t c_strlen "strlen"(const char* s)
-
-
-cdef void put_text(Writer* w, const char* text) noexcept nogil:
-    put(w, text, c_strlen(text))
-
-
-cdef void put_either(Writer* w, bint first, const char* one, const char* other) noexcept nogil:
-    if first:
-        put_text(w, one)
-    else:
-        put_text(w, other)
+# 00 to 99.
+cdef const char* PAIRS = (b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+                          b"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899")
 
 
 cdef void put_uint(Writer* w, uint64_t value) noexcept nogil:
     cdef uint8_t digits[20]
-    cdef int n = 20
-    while True:
+    cdef uint32_t n = 20
+    while value >= 100:
+        n -= 2
+        memcpy(digits + n, PAIRS + 2 * (value % 100), 2)
+        value /= 100
+    if value >= 10:
+        n -= 2
+        memcpy(digits + n, PAIRS + 2 * value, 2)
+    else:
         n -= 1
-        digits[n] = <uint8_t>(48 + value % 10)
-        value /= 10
-        if value == 0:
-            break
+        digits[n] = <uint8_t>(48 + value)
     put(w, digits + n, 20 - n)
 
 
@@ -62,10 +35,7 @@ cdef void put_uint_hex(Writer* w, uint64_t value) noexcept nogil:
 
 cdef void put_hex16(Writer* w, uint64_t value) noexcept nogil:
     cdef uint8_t digits[16]
-    cdef int i
-    for i in range(16):
-        digits[15 - i] = HEX_DIGITS[value & 15]
-        value >>= 4
+    put_hex_digits(value, digits)
     put(w, digits, 16)
 
 
@@ -78,30 +48,23 @@ cdef void put_hex_bytes(Writer* w, const uint8_t* data, uint32_t n) noexcept nog
         put(w, digits, 2)
 
 
-cdef inline bint json_plain(uint8_t c) noexcept nogil:
-    return c >= 0x20 and c < 0x7f and c != 0x22 and c != 0x5c
-
-
 cdef void put_json(Writer* w, const uint8_t* data, uint32_t n, uint32_t n_max) noexcept nogil:
-    cdef uint32_t i = 0
-    cdef uint32_t start
+    cdef const uint8_t* p = data
+    cdef const uint8_t* end = data + (n if n < n_max else n_max)
+    cdef const uint8_t* stop
     cdef uint8_t escape[6]
-    if n > n_max:
-        n = n_max
-    while i < n:
-        start = i
-        while i < n and json_plain(data[i]):
-            i += 1
-        if i > start:
-            put(w, data + start, i - start)
-        if i < n:
-            if data[i] == 0x22 or data[i] == 0x5c:
-                escape[0] = 0x5c
-                escape[1] = data[i]
-                put(w, escape, 2)
-            else:
-                memcpy(escape, b"\\u00", 4)
-                escape[4] = HEX_DIGITS[data[i] >> 4]
-                escape[5] = HEX_DIGITS[data[i] & 15]
-                put(w, escape, 6)
-            i += 1
+    while True:
+        stop = scan_plain(p, end)
+        put(w, p, <uint64_t>(stop - p))
+        if stop == end:
+            return
+        if stop[0] == 0x22 or stop[0] == 0x5c:
+            escape[0] = 0x5c
+            escape[1] = stop[0]
+            put(w, escape, 2)
+        else:
+            memcpy(escape, b"\\u00", 4)
+            escape[4] = HEX_DIGITS[stop[0] >> 4]
+            escape[5] = HEX_DIGITS[stop[0] & 15]
+            put(w, escape, 6)
+        p = stop + 1

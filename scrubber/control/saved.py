@@ -25,6 +25,7 @@ from scrubber.mandate.schema import Mandate
 
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]  # 64 bits
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+OVERLOOKED_MAX = 4  # looks at a table that did not change: one that a killed process left unsaid is found after those
 PAGE = 2048  # blocks that are taken in one go, which nothing else of Python's interrupts
 
 
@@ -74,6 +75,8 @@ class Pages:
         self._memory = memory
         self._areas: Mapping[int, str] = {}
         self._clauses: dict[int, Clause] = {}
+        self._epoch = -1  # of the last look at all of them
+        self._overlooked = 0  # looks since then
 
     def use(self, policy: PolicyInForce) -> None:
         """From now on its names; clauses that it has no more are still those of blocks made under them."""
@@ -82,11 +85,16 @@ class Pages:
 
     def pages(self, *, changed: bool) -> Iterable[list[SavedBlock]]:
         """All blocks in force, page by page; `changed`: only those that were not taken before as they are."""
+        epoch = self._memory.blocks_epoch()
+        if changed and epoch == self._epoch and self._overlooked < OVERLOOKED_MAX:
+            self._overlooked += 1
+            return
         at: int | None = 0
         while at is not None:
             rows, at = _native.blocks_taken(self._memory, at, PAGE, changed)
             if rows:
                 yield self._written(rows)
+        self._epoch, self._overlooked = epoch, 0
 
     def _written(self, rows: list[tuple[str, str, list[int], int, int, int, int, int]]) -> list[SavedBlock]:
         now_ns = time.monotonic_ns()

@@ -32,6 +32,9 @@ class Sink(Protocol):
     def write(self, lines: Sequence[bytes]) -> None:
         """Append these lines (each without its line end)."""
 
+    def append(self, data: bytes, lines: int) -> None:
+        """Append so many finished lines, each with its line end."""
+
     def flush(self) -> None:
         """Go on with what waits, if anything does."""
 
@@ -58,18 +61,21 @@ class AccessLog:
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Append these lines (each without its line end)."""
+        self.append(b"".join([line + b"\n" for line in lines]), len(lines))
+
+    def append(self, data: bytes, lines: int) -> None:
+        """Append so many finished lines, each with its line end."""
         if not lines:
             return
         try:
             self._open_if_needed()
-            data = b"\n".join(lines) + b"\n"
             start = b"\n" if self._torn else b""
-            written = self._write_all(start + data) - len(start)
-            whole = data[: max(written, 0)].count(b"\n") if written < len(data) else len(lines)
+            written = self._write_all(start + data if start else data) - len(start)
+            whole = min(data[: max(written, 0)].count(b"\n"), lines) if written < len(data) else lines
         except OSError as error:
             whole, self.error = 0, error.strerror or str(error)
         self.lines += whole
-        if lost := len(lines) - whole:
+        if lost := lines - whole:
             self.lines_lost += lost
             self._say(lost)
 

@@ -20,14 +20,14 @@ import msgspec
 from scrubber import _native
 from scrubber.config.log import Log
 from scrubber.control.acts import Act, Acts, from_record
-from scrubber.server.outputs import Outputs
+from scrubber.server.outputs import Outputs, Piece
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 EVERY_S = 0.05
-READ_BYTES_MAX = 1 << 20  # a ring, a round
-ROUNDS_MAX = 8  # a look: at full flood the other rings get their turn
+READ_BYTES_MAX = 1 << 16  # a ring, a round: what malloc keeps at hand, and a cache holds
+ROUNDS_MAX = 128  # a look
 RECORD_ACT = 2  # ext/ring.pxd
 
 
@@ -80,24 +80,27 @@ class Journal:
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **how: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, functools.partial(work, *args, **how))
 
-    def _take_up(self, lines: list[bytes]) -> tuple[bool, list[Act]]:
+    def _take_up(self, own: list[bytes]) -> tuple[bool, list[Act]]:
         """In the thread: read all rings, write all lines; the acts among them."""
         acts: list[Act] = []
-        act_at = list(range(len(lines)))  # which of the lines are acts
+        pieces = [_act(line) for line in own]
         found = False
         wall_offset_ns = time.time_ns() - time.monotonic_ns()
         for _ in range(ROUNDS_MAX):
             for slot in range(self._workers):
-                for kind, record in self._memory.ring_read(slot, READ_BYTES_MAX):
+                for kind, data, lines in self._memory.ring_read(slot, READ_BYTES_MAX):
                     if kind == RECORD_ACT:
-                        acts.append(from_record(record, wall_offset_ns, self.area_names))
-                        act_at.append(len(lines))
-                        lines.append(msgspec.json.encode(acts[-1]))
+                        acts.append(from_record(data, wall_offset_ns, self.area_names))
+                        pieces.append(_act(msgspec.json.encode(acts[-1])))
                     else:
-                        lines.append(record.rstrip(b"\n"))
-            if not lines:
+                        pieces.append(Piece(data, lines))
+            if not pieces:
                 break
-            self.outputs.write(lines, act_at)
-            lines, act_at, found = [], [], True
+            self.outputs.write(pieces)
+            pieces, found = [], True
         self.outputs.flush()
         return found, acts
+
+
+def _act(line: bytes) -> Piece:
+    return Piece(line + b"\n", 1, act=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from scrubber.config.log import Destination, Log, Target
 from scrubber.errors import OperatorError
@@ -17,6 +17,14 @@ from scrubber.server.access_log import STDOUT, AccessLog, Sink, check_writable
 from scrubber.server.log_format import Render, SyslogMessage, renderer
 from scrubber.server.syslog import Syslog
 from scrubber.server.users import User, ask_as
+
+
+class Piece(NamedTuple):
+    """Finished lines in a row, each with its line end. An act stands alone."""
+
+    data: bytes
+    lines: int
+    act: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,14 @@ class Output:
     render: Render | None
     message: SyslogMessage | None
 
-    def write(self, lines: Sequence[bytes], act_at: Sequence[int]) -> None:
-        """Those of these lines that are meant for here; `act_at`: which of them are acts."""
-        if self.render is None and self.message is None and ((self.lines and self.acts) or (self.lines and not act_at)):
-            self.sink.write(lines)
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Those of these that are meant for here."""
+        mine = [piece for piece in pieces if (self.acts if piece.act else self.lines)]
+        if self.render is None and self.message is None:
+            data = mine[0].data if len(mine) == 1 else b"".join([piece.data for piece in mine])
+            self.sink.append(data, sum(piece.lines for piece in mine))
             return
-        acts = set(act_at)
-        if not self.lines:
-            self.sink.write([self._text(lines[i], act=True) for i in act_at])
-            return
-        self.sink.write([self._text(line, act=i in acts) for i, line in enumerate(lines) if self.acts or i not in acts])
+        self.sink.write([self._text(line, act=piece.act) for piece in mine for line in piece.data.split(b"\n")[:-1]])
 
     def _text(self, line: bytes, *, act: bool) -> bytes:
         text = line if act or self.render is None else self.render(line)
@@ -74,10 +80,10 @@ class Outputs:
             return Syslog(to, self._log)
         return AccessLog(STDOUT if to.kind == "stdout" else to.address, self._log)
 
-    def write(self, lines: Sequence[bytes], act_at: Sequence[int]) -> None:
+    def write(self, pieces: Sequence[Piece]) -> None:
         """To each destination what it takes."""
         for output in self.all:
-            output.write(lines, act_at)
+            output.write(pieces)
 
     def flush(self) -> None:
         for output in self.all:

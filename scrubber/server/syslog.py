@@ -62,6 +62,10 @@ class Syslog:
             self._waiting_bytes += len(message)
         self.flush()
 
+    def append(self, data: bytes, lines: int) -> None:
+        """Send each of these lines, as it stands."""
+        self.write(data.split(b"\n")[:lines])
+
     def flush(self) -> None:
         """Try again to send what waits. Called even where there is nothing new."""
         if self._sock is None and (not self._waiting or time.monotonic() < self._retry_at or not self._connect()):

@@ -23,6 +23,7 @@ GIB = 1 << 30
 MIB = 1 << 20
 SIZE = (5 * GIB if SLOW == 1 else 64 * MIB) + 12_345  # sanitizers take their time, and memory of their own
 GROWTH_MAX = 8 * MIB
+COPIED = 8 * MIB  # of any body: until its window has grown, and whenever its reader falls behind
 
 
 class Case(NamedTuple):
@@ -109,7 +110,7 @@ def test_five_gib_in_bounded_memory(streams: Streams, case: Case) -> None:
     assert SLOW > 1 or memory.grown < GROWTH_MAX, f"{memory.grown} bytes more than before"
     spliced = proxy.metric("scrubber_spliced_bytes_total") - spliced
     wanted = case.spliced if streams.splice else 0
-    assert 0.9 * SIZE * wanted <= spliced <= SIZE * wanted, spliced
+    assert (0.9 * SIZE - COPIED) * wanted <= spliced <= SIZE * wanted, spliced
     streams.whole()
     line = proxy.lines("/stream", number + 1)[-1]
     assert (line["http.request.body.bytes"], line["http.response.body.bytes"]) == (up_size, down_size)

@@ -187,7 +187,7 @@ origins = ["127.0.0.1:{origin_port}"]
             return read_all(s)
 
     def lines(self) -> list[bytes]:
-        return [payload for _, payload in self.memory.ring_read(0, 1 << 20)]
+        return [line for _, data, _ in self.memory.ring_read(0, 1 << 20) for line in data.splitlines()]
 
     def stop(self) -> None:
         self.running = False

@@ -116,7 +116,7 @@ class Bench:
 
     def acts(self) -> list[dict[str, Any]]:
         """Acts recorded since the last call."""
-        return [json.loads(data) for kind, data in self.memory.ring_read(0, 1 << 20) if kind == RECORD_ACT]
+        return [json.loads(data) for kind, data, _ in self.memory.ring_read(0, 1 << 20) if kind == RECORD_ACT]
 
     def blocks(self) -> list[dict[str, Any]]:
         return list(self.memory.blocks())

@@ -18,6 +18,7 @@ from tests.unit.regions import make_memory
 from tests.unit.test_blocks import table
 
 KILLS = 60
+GIVE_UP_S = 10.0  # what is not there by then never comes
 T = 10**15
 SOURCES, PLACES = 8, 4  # that probe_race_blocks_write blocks, and room for them: they displace each other
 
@@ -69,7 +70,7 @@ def test_no_block_is_torn_and_no_lock_stays() -> None:
         began = time.monotonic()
         while len(blocks.listed(now)) < PLACES:  # a lock of the dead is broken after its time
             _native.probe_race_blocks_write(blocks, SOURCES, now + 500)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < GIVE_UP_S
 
 
 def test_no_record_of_a_killed_writer_is_torn() -> None:

@@ -136,8 +136,11 @@ def test_rings_are_read_by_slot(fds: dict[str, int]) -> None:
     assert _native.probe_ring_write(worker, 1, b"line")
     assert _native.probe_ring_write(worker, 2, b"act")
     assert watcher.ring_read(0, 10**6) == []
-    assert watcher.ring_read(1, 1) == [(1, b"line")]
-    assert watcher.ring_read(1, 10**6) == [(2, b"act")]
+    assert watcher.ring_read(1, 1) == [(1, b"line\n", 1)]
+    assert watcher.ring_read(1, 10**6) == [(2, b"act", 1)]
+    for kind, payload in ((1, b"a\n"), (1, b""), (1, b"b"), (2, b"x"), (2, b"y"), (1, b"c\n")):
+        assert _native.probe_ring_write(worker, kind, payload)
+    assert watcher.ring_read(1, 10**6) == [(1, b"a\n\nb\n", 3), (2, b"x", 1), (2, b"y", 1), (1, b"c\n", 1)]
     offset = 4096 + (os.fstat(fds["rings"]).st_size - 4096) // 2
     os.pwrite(fds["rings"], struct.pack("<Q", 2**40), offset)
     assert watcher.ring_read(1, 10**6) == []

@@ -16,7 +16,7 @@ def ended_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
 
     monkeypatch.setattr(supervisor.os, "geteuid", lambda: 1)
     monkeypatch.setattr(supervisor.child, "begin", lambda argv: (None, None))
-    monkeypatch.setattr(supervisor.log, "setup", lambda name: logging.getLogger(name))
+    monkeypatch.setattr(supervisor.log, "setup", logging.getLogger)
     monkeypatch.setattr(supervisor, "serve", serve)
     return supervisor.main(["supervisor", "3"])
 

@@ -13,7 +13,7 @@ import pytest
 
 from scrubber.config.log import Destination, Log, Target
 from scrubber.server import syslog
-from scrubber.server.outputs import Outputs
+from scrubber.server.outputs import Outputs, Piece
 from scrubber.server.syslog import Syslog
 
 LOGGER = logging.getLogger("test")
@@ -193,12 +193,13 @@ def test_outputs_give_each_what_it_takes_and_keep_counts_over_a_change(tmp_path:
     acts = Destination(Target("file", str(acts_file)), "ecs")
     outputs = Outputs(Log((everything, text), acts=(everything, acts)), LOGGER)
     line = b'{"client.ip":"192.0.2.1","http.response.status_code":204}'
-    outputs.write([line, b'{"act":1}', line], [1])
+    lines = Piece(line + b"\n", 1)
+    outputs.write([lines, Piece(b'{"act":1}\n', 1, act=True), lines])
     assert json_file.read_bytes() == line + b'\n{"act":1}\n' + line + b"\n"
     assert text_file.read_bytes() == b"204 192.0.2.1\n" * 2
     assert acts_file.read_bytes() == b'{"act":1}\n'
     outputs.use(Log((everything,), acts=()))
-    outputs.write([line, b'{"act":2}'], [1])
+    outputs.write([lines, Piece(b'{"act":2}\n', 1, act=True)])
     outputs.close()
     assert json_file.read_bytes().count(b"\n") == 4
     assert b'{"act":2}' not in json_file.read_bytes()
