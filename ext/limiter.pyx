@@ -51,9 +51,10 @@ cdef inline uint64_t rate_tolerance_ns(const Rate* rate, uint32_t share_ppm) noe
 cdef inline bint limiter_look(Limiter* t, uint64_t key, CellSight* sight) noexcept nogil:
     cdef Cell* bucket = t.cells + (key & t.bucket_mask) * CELLS_BUCKET
     cdef uint64_t seen, tat
-    cdef int i
+    cdef uint32_t first = <uint32_t>(key >> 61), k, i
     sight.cell = NULL
-    for i in range(CELLS_BUCKET):
+    for k in range(CELLS_BUCKET):
+        i = (first + k) % CELLS_BUCKET      # each key begins at a place of its own: mostly one of the two lines is enough
         seen = load_u64(&bucket[i].key)
         tat = load_u64(&bucket[i].tat_ns)
         if seen == key:

@@ -1,4 +1,5 @@
-"""The paired rounds of scenarios: in each round every system runs once, one after the other, always in one order."""
+"""The paired rounds of a scenario: in each round every system runs once, one after the other, always in one order, each
+in a network of its own where we may make one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.macro.network import fresh_network
 from bench.macro.procs import cores
 from bench.macro.scenario import Effort, Place, Run, Scenario
 
@@ -28,20 +30,17 @@ class Rounds:
 
 
 def measure(
-    scenarios: Sequence[Scenario], wanted: Sequence[str], rounds: int, effort: Effort, tell: Callable[[str], None]
-) -> list[Rounds]:
-    """Every scenario in paired rounds: A B C, A B C, … `wanted`: only these systems; empty: all of each scenario."""
-    found = []
+    scenario: Scenario, wanted: Sequence[str], rounds: int, effort: Effort, tell: Callable[[str], None]
+) -> Rounds:
+    """A scenario in paired rounds: A B C, A B C, … `wanted`: only these systems; empty: all that it compares."""
+    record = Rounds(scenario, {name: [] for name in scenario.systems if not wanted or name in wanted})
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         scratch = Path(directory)
         scratch.chmod(0o755)  # a system that drops to another user must reach its own files
         place = Place(scratch, *cores(), effort)
-        for scenario in scenarios:
-            record = Rounds(scenario, {name: [] for name in scenario.systems if not wanted or name in wanted})
-            for i in range(rounds):
-                for name, runs in record.runs.items():
-                    runs.append(scenario.run(name, place))
-                    tell(f"{scenario.name} {i + 1}/{rounds} {name}: {runs[-1].told()}")
-            if record.runs:
-                found.append(record)
-    return found
+        for i in range(rounds):
+            for name, runs in record.runs.items():
+                fresh_network()
+                runs.append(scenario.run(name, place))
+                tell(f"{scenario.name} {i + 1}/{rounds} {name}: {runs[-1].told()}")
+    return record

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.macro.aims import OURS, AtLeast, judged
 from bench.macro.measure import Rounds
 from bench.macro.procs import cores
 from bench.macro.scenario import METRICS
 from bench.macro.stats import paired_ratio
 from bench.macro.systems import version
 
-OURS = "scrubber"
 BESIDE_MAX = 10  # groups of bars that stand side by side
 
 
@@ -122,10 +122,11 @@ def merged(former: dict[str, Any], tree: dict[str, Any], order: Sequence[str]) -
 
 
 METHOD = """Everything runs on this one machine over loopback: the proxy on core {proxy_core} (one worker), load and a
-light native origin on core {load_core}. In each round every system runs once, one after the
-other, freshly started and warmed up; the order is the same in each round, and ratios are taken round by round. Each
-system has equal protection (limits, caps, deadlines) and a buffered access log; its configuration is in
-`bench/macro/SCENARIO/`.
+light native origin on core {load_core}. In each round every system runs once, one after the other, freshly started and
+warmed up, as root in a network namespace of its own (so that the sockets in TIME_WAIT that one leaves cost the next one
+nothing); the order is the same in each round, and ratios are taken round by round. Each system has equal protection
+(limits, caps, deadlines) and a buffered access log; its configuration is in `bench/macro/SCENARIO/`, or in
+`bench/macro/clean/`.
 
 `cpu_us` is the time of all the proxy's processes and threads (`/proc/PID/task/*/schedstat`), helpers included, by the
 requests answered. `core_busy_us` is the busy time of the proxy's whole core, so that kernel work outside its processes
@@ -186,6 +187,14 @@ def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
     if warnings:
         lines += ["**Disturbed runs:** the figures of these are less certain than their intervals say.", ""]
         lines += [f"- {warning}" for warning in warnings] + [""]
+    if found := judged(tree["rows"]):
+        lines += ["## Aims", "", "Ours against the best run of each peer, or as it is.", ""]
+        lines += ["| scenario | figure | aim | measured | |", "|---|---|---|---|---|"]
+        for aim, value, wanted, said in found:
+            sign = "≥" if isinstance(aim, AtLeast) else "≤"
+            cells = [aim.scenario, aim.what, f"{sign} {number(wanted)}", number(value), said]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
     lines += [f"![{Path(plot).stem}]({plot})\n" for plot in plots]
     for name, scenario in tree["scenarios"].items():
         rows = [row for row in tree["rows"] if row["scenario"] == name]

@@ -20,5 +20,7 @@ from bench.macro.workers import WORKERS
 TRAFFIC = (CLEAN, CLEAN_NEW, POST, REJECT, BANNED, BODY_DOWN, BODY_UP, WEBSOCKET)
 ALL: tuple[Scenario, ...] = (*TRAFFIC, IDLE, DECIDE, WORKERS, RELOAD, *FLOODS, MICRO)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}
+# What `--smoke` runs unless told otherwise: of the floods one of each tool.
+SMOKE = [scenario.name for scenario in ALL if scenario not in FLOODS] + ["flood-get", "flood-slowloris", "flood-range"]
 # Names that stand for several.
 GROUPS = {"body": (BODY_DOWN.name, BODY_UP.name), "flood": tuple(flood.name for flood in FLOODS)}

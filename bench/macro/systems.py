@@ -29,7 +29,7 @@ CLEAN = Path(__file__).parent / "clean"
 FILES = ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg")
 # What files may name: workers (processes, threads), connections of clients, what stands before HAProxy's `option
 # splice-auto`.
-DEFAULTS: dict[str, object] = {"WORKERS": 1, "CONNECTIONS": 8192, "SPLICE": "no "}
+DEFAULTS: dict[str, object] = {"WORKERS": 1, "CONNECTIONS": 8192, "NGINX_CONNECTIONS": 8192, "SPLICE": "no "}
 SYSTEMS = ("scrubber", "nginx", "haproxy")
 
 

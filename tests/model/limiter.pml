@@ -7,7 +7,8 @@
  * that he is limited when a cell of his key never held that much; of two parties that ask for one new key four times in
  * all, in a full bucket of two cells in which another key is charged meanwhile, exactly a burst of 2 passes.
  *
- * Abstracted: how times pass; the bound of LIMITER_TRIES. Assumed: a cell does not change hands three times between two
+ * Abstracted: how times pass; the bound of LIMITER_TRIES; that each key's look begins at a cell of its own, the same
+ * for all who ask for that key. Assumed: a cell does not change hands three times between two
  * loads that lie nanoseconds apart.
  *
  * +DEVICTION: a bucket of one cell that two keys of three parties fight for; nothing is asserted on how many pass.

@@ -19,16 +19,19 @@ from hypothesis import strategies as st
 
 from bench.load.guard import Bounds, LoadRefused
 from bench.macro import native, procs, report, stats
+from bench.macro.aims import judged
 from bench.macro.body import BODY_DOWN
 from bench.macro.clean import CLEAN, PEOPLE
 from bench.macro.flood.attacks import ATTACKS
 from bench.macro.held import held
 from bench.macro.load import Ask, Asking, Outcome, spec_of
 from bench.macro.measure import Rounds
+from bench.macro.network import fresh_network
 from bench.macro.procs import Use, difference
 from bench.macro.scenario import METRICS, Run, mostly
 from bench.macro.scenarios import GROUPS, SCENARIOS, TRAFFIC
 from bench.macro.systems import DEFAULTS, BenchError, files_of, fill, free_port
+from tests.wanted import lacking
 
 OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
 USE = Use(cpu_ns=20_000_000, core_ns=30_000_000, task_ns=21_000_000, steal_ns=0, wall_ns=2_000_000_000)
@@ -211,6 +214,74 @@ class TestReport:
         )
         other = {**former, "machine": {**former["machine"], "cpu": "another"}}
         assert report.merged(other, tree, list(SCENARIOS)) == tree
+
+
+class TestAims:
+    def rows(self, *found: tuple[str, str, str, float]) -> list[dict[str, object]]:
+        return [
+            {"scenario": scenario, "system": system, "metric": metric, "value": value, "min": value * 0.9}
+            for scenario, system, metric, value in found
+        ]
+
+    def test_against_the_best_run_of_a_peer(self) -> None:
+        rows = self.rows(("clean", "scrubber", "cpu_us", 12.6), ("clean", "nginx", "cpu_us", 20.0))
+        ((aim, value, wanted, said),) = judged(rows)
+        assert (aim.what, value, wanted, said) == ("cpu_us / nginx", pytest.approx(0.7), 0.7, "met")
+        rows[0]["value"] = 14.4
+        ((_, value, _, said),) = judged(rows)
+        assert (value, said) == (pytest.approx(0.8), "missed by 14%")
+
+    def test_as_it_is(self) -> None:
+        rows = self.rows(("idle", "scrubber", "idle_bytes", 1100), ("idle", "nginx", "idle_bytes", 500))
+        assert [(aim.what, said) for aim, _, _, said in judged(rows)] == [("idle_bytes", "missed by 7%")]
+
+    @pytest.mark.parametrize(
+        ("calm", "attacked", "success", "said"),
+        [
+            (1.0, 10.9, 1.0, ["met", "met"]),
+            (20.0, 39.0, 0.9991, ["met", "met"]),
+            (20.0, 41.0, 1.0, ["met", "missed by 2%"]),
+            (1.0, 5.0, 0.99, ["missed by 0.90%", "met"]),
+        ],
+    )
+    def test_people_under_attack(
+        self, calm: float, attacked: float, success: float, said: list[str], versions: dict[str, str]
+    ) -> None:
+        del versions
+        rows = self.rows(
+            ("flood-get", "scrubber", "people_success", success),
+            ("flood-get", "scrubber", "latency_ms_p99", attacked),
+            ("flood-get", "scrubber", "latency_ms_p99_calm", calm),
+        )
+        assert [each[-1] for each in judged(rows)] == said
+        text = report.markdown(report.results([rounds()], report.machine()) | {"rows": rows, "scenarios": {}})
+        assert "| flood-get | people_success | ≥ 0.999 |" in text
+
+    def test_what_was_not_measured_is_not_judged(self) -> None:
+        assert judged(self.rows(("clean", "nginx", "cpu_us", 20.0))) == []
+
+
+class TestNetwork:
+    def test_a_fresh_one_has_its_own_loopback_alone(self) -> None:
+        found: list[object] = []
+
+        def inside() -> None:
+            if not fresh_network():
+                found.append(None)
+                return
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                with socket.create_connection(server.getsockname(), timeout=5) as sock:
+                    found.append(sock.getsockname()[0])
+                found.append(os.readlink("/proc/thread-self/ns/net"))
+
+        before = os.readlink("/proc/thread-self/ns/net")
+        thread = threading.Thread(target=inside)  # what it changes ends with it
+        thread.start()
+        thread.join(20)
+        if found == [None]:
+            lacking("a network namespace of our own", "run as root")
+        assert found[0] == "127.0.0.1"
+        assert found[1] != before == os.readlink("/proc/thread-self/ns/net")
 
 
 class TestConfigs:

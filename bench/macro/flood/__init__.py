@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +22,19 @@ HERE = Path(__file__).parent
 
 
 @functools.cache
-def capacity_per_s(place: Place) -> float:
+def capacity_per_s(proxy_core: int, load_core: int, seconds: float) -> float:
     """What the machine carries: the least of the systems' throughput under `clean`'s load. Measured once."""
-    seconds = 0.3 if place.effort.smoke else 2.0
     found = []
-    for name in SYSTEMS:
-        with (
-            origin(place.scratch, place.load_core) as port,
-            system(name, CLEAN, place.scratch, (place.proxy_core,), {"ORIGIN": port}) as running,
-        ):
-            outcome = ask(running.port, CLOSED, Bounds(2_000_000, seconds), place.load_core)
-            found.append(outcome.good / outcome.seconds)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        scratch = Path(directory)
+        scratch.chmod(0o755)
+        for name in SYSTEMS:
+            with (
+                origin(scratch, load_core) as port,
+                system(name, CLEAN, scratch, (proxy_core,), {"ORIGIN": port}) as running,
+            ):
+                outcome = ask(running.port, CLOSED, Bounds(2_000_000, seconds), load_core)
+                found.append(outcome.good / outcome.seconds)
     return min(found)
 
 
@@ -64,7 +67,7 @@ class Flood:
 
     def run(self, name: str, place: Place) -> Run:
         smoke = place.effort.smoke
-        capacity = capacity_per_s(place)
+        capacity = capacity_per_s(place.proxy_core, place.load_core, 0.3 if smoke else 2.0)
         rate = 200.0 if smoke else PEOPLE_SHARE * capacity
         people = Ask(VISITORS, len(VISITORS), kept=True, rate_per_s=rate)
         values = {"AREA": int(AREA_FACTOR * rate)}

@@ -41,7 +41,8 @@ class Idle:
     def run(self, name: str, place: Place) -> Run:
         room = possible()
         count = 200 if place.effort.smoke else room
-        values: dict[str, object] = {"CONNECTIONS": room + SPARE}
+        # nginx begins to close idle connections when a sixteenth of its own is left.
+        values: dict[str, object] = {"CONNECTIONS": room + SPARE, "NGINX_CONNECTIONS": room + room // 8 + SPARE}
         with origin(place.scratch, place.load_core) as port:
             values["ORIGIN"] = port
             with system(name, CLEAN, place.scratch, (place.proxy_core,), values) as running:

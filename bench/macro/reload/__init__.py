@@ -64,9 +64,9 @@ class Reload:
             end, told = time.monotonic() + seconds - EVERY_S / 2, 0
             while time.monotonic() < end:
                 time.sleep(EVERY_S)
+                seen.look()  # what the last one has brought
                 running.process.send_signal(SIGNALS[name])
                 told += 1
-                seen.look()
             outcome = asking.outcome()
             seen.look()
         if seen.reloads < told - 1:
