@@ -62,7 +62,8 @@ cdef bint passing(const uint8_t* name, const Header* h) noexcept nogil:
     slot = h.name_hash & (PASSING_SLOTS - 1)
     i = PASSING_SLOT[slot]
     while i:
-        if PASSING_HASH[i - 1] == h.name_hash and PASSING_LENGTH[i - 1] == h.name_len and scan_name_is(name, PASSING_NAME[i - 1], h.name_len):
+        if PASSING_HASH[i - 1] == h.name_hash and PASSING_LENGTH[i - 1] == h.name_len \
+                and scan_name_is(name, PASSING_NAME[i - 1], h.name_len):
             return True
         slot = (slot + 1) & (PASSING_SLOTS - 1)
         i = PASSING_SLOT[slot]

@@ -8,10 +8,10 @@ def probe_loop_parse(data: bytes, uint64_t count) -> int:
     cdef RequestHead head
     cdef const uint8_t* p = <const uint8_t*><const char*>data
     cdef uint32_t n = <uint32_t>len(data), scan
-    cdef uint64_t i, parsed = 0
+    cdef uint64_t _turn, parsed = 0
     limits = probe_limits((8192, 16384, 100))
     with nogil:
-        for i in range(count):
+        for _turn in range(count):
             scan = 0
             parsed += request_parse(p, n, &scan, &limits, &head) == HTTP1_OK
     return parsed
@@ -23,12 +23,12 @@ def probe_loop_fingerprint(data: bytes, uint64_t count) -> int:
     cdef RequestHead head
     cdef const uint8_t* p = <const uint8_t*><const char*>data
     cdef uint32_t scan = 0
-    cdef uint64_t i, total = 0
+    cdef uint64_t _turn, total = 0
     limits = probe_limits((8192, 16384, 100))
     if request_parse(p, <uint32_t>len(data), &scan, &limits, &head) != HTTP1_OK:
         raise ValueError("not a request")
     with nogil:
-        for i in range(count):
+        for _turn in range(count):
             total += fingerprint_http1(p, &head)
     return total
 
@@ -85,11 +85,11 @@ def probe_limiter_held(ProbeLimiter limiter, uint64_t sources) -> int:
 def probe_loop_match(ProbeJudge judge, head: bytes, uint64_t count) -> int:
     """How many conditions of rules hold, `count` times all rules of the policy against this request."""
     cdef Facts f
-    cdef uint64_t i, held = 0
+    cdef uint64_t _turn, held = 0
     cdef uint32_t k
     loop_facts(judge, head, &f)
     with nogil:
-        for i in range(count):
+        for _turn in range(count):
             for k in range(f.policy.header.rules.count):
                 held += conditions_hold(&f, &f.policy.rules[k], False, False)
     return held
@@ -99,10 +99,10 @@ def probe_loop_judge(ProbeJudge judge, head: bytes, uint64_t count, uint64_t now
     """How many of `count` requests of one client pass, `step_ns` apart: judged, and accounted for at once."""
     cdef Facts f
     cdef Judgement j
-    cdef uint64_t i, passed = 0
+    cdef uint64_t _turn, passed = 0
     loop_facts(judge, head, &f)
     with nogil:
-        for i in range(count):
+        for _turn in range(count):
             memset(&j, 0, sizeof(j))
             judge_request(&judge.memory.shared, &f, now_ns, &j)
             passed += j.verdict == VERDICT_PASS
