@@ -3,13 +3,14 @@ in a network of its own where we may make one."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.macro.network import fresh_network
-from bench.macro.procs import cores
+from bench.macro.procs import STEAL_MAX, core_time, cores, difference
 from bench.macro.scenario import Effort, Place, Run, Scenario
 
 
@@ -41,6 +42,19 @@ def measure(
         for i in range(rounds):
             for name, runs in record.runs.items():
                 fresh_network()
-                runs.append(scenario.run(name, place))
+                runs.append(watched(scenario, name, place))
                 tell(f"{scenario.name} {i + 1}/{rounds} {name}: {runs[-1].told()}")
     return record
+
+
+def watched(scenario: Scenario, name: str, place: Place) -> Run:
+    """One run; disturbed, too, where much of a core was stolen from its start to its end."""
+    used = {place.proxy_core: "proxy's", place.load_core: "load's"}
+    before = {core: core_time(core) for core in used}
+    run = scenario.run(name, place)
+    said = [run.disturbed] if run.disturbed else []
+    for core, whose in used.items():
+        _, _, steal, wall = difference(before[core], core_time(core))
+        if steal > STEAL_MAX * wall and "stolen" not in run.disturbed:
+            said.append(f"{steal / wall:.0%} of the {whose} core was stolen")
+    return dataclasses.replace(run, disturbed=", ".join(said))

@@ -187,7 +187,7 @@ def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
     if warnings:
         lines += ["**Disturbed runs:** the figures of these are less certain than their intervals say.", ""]
         lines += [f"- {warning}" for warning in warnings] + [""]
-    if found := judged(tree["rows"]):
+    if found := judged(tree["rows"], tree["machine"]["cores"]):
         lines += ["## Aims", "", "Ours against the best run of each peer, or as it is.", ""]
         lines += ["| scenario | figure | aim | measured | |", "|---|---|---|---|---|"]
         for aim, value, wanted, said in found:

@@ -28,8 +28,14 @@ SETTLE_S = 0.3  # what a start leaves behind is not measured
 CLEAN = Path(__file__).parent / "clean"
 FILES = ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg")
 # What files may name: workers (processes, threads), connections of clients, what stands before HAProxy's `option
-# splice-auto`.
-DEFAULTS: dict[str, object] = {"WORKERS": 1, "CONNECTIONS": 8192, "NGINX_CONNECTIONS": 8192, "SPLICE": "no "}
+# splice-auto`, its limit on descriptors.
+DEFAULTS: dict[str, object] = {
+    "WORKERS": 1,
+    "CONNECTIONS": 8192,
+    "NGINX_CONNECTIONS": 8192,
+    "SPLICE": "no ",
+    "HAPROXY_FILES": "",
+}
 SYSTEMS = ("scrubber", "nginx", "haproxy")
 
 

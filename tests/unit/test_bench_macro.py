@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load.guard import Bounds, LoadRefused
+from bench.macro import measure as measuring
 from bench.macro import native, procs, report, stats
 from bench.macro.aims import judged
 from bench.macro.body import BODY_DOWN
@@ -28,7 +29,7 @@ from bench.macro.load import Ask, Asking, Outcome, spec_of
 from bench.macro.measure import Rounds
 from bench.macro.network import fresh_network
 from bench.macro.procs import Use, difference
-from bench.macro.scenario import METRICS, Run, mostly
+from bench.macro.scenario import METRICS, Effort, Place, Run, mostly
 from bench.macro.scenarios import GROUPS, SCENARIOS, TRAFFIC
 from bench.macro.systems import DEFAULTS, BenchError, files_of, fill, free_port
 from tests.wanted import lacking
@@ -225,15 +226,15 @@ class TestAims:
 
     def test_against_the_best_run_of_a_peer(self) -> None:
         rows = self.rows(("clean", "scrubber", "cpu_us", 12.6), ("clean", "nginx", "cpu_us", 20.0))
-        ((aim, value, wanted, said),) = judged(rows)
+        ((aim, value, wanted, said),) = judged(rows, 2)
         assert (aim.what, value, wanted, said) == ("cpu_us / nginx", pytest.approx(0.7), 0.7, "met")
         rows[0]["value"] = 14.4
-        ((_, value, _, said),) = judged(rows)
+        ((_, value, _, said),) = judged(rows, 2)
         assert (value, said) == (pytest.approx(0.8), "missed by 14%")
 
     def test_as_it_is(self) -> None:
         rows = self.rows(("idle", "scrubber", "idle_bytes", 1100), ("idle", "nginx", "idle_bytes", 500))
-        assert [(aim.what, said) for aim, _, _, said in judged(rows)] == [("idle_bytes", "missed by 7%")]
+        assert [(aim.what, said) for aim, _, _, said in judged(rows, 2)] == [("idle_bytes", "missed by 7%")]
 
     @pytest.mark.parametrize(
         ("calm", "attacked", "success", "said"),
@@ -253,12 +254,37 @@ class TestAims:
             ("flood-get", "scrubber", "latency_ms_p99", attacked),
             ("flood-get", "scrubber", "latency_ms_p99_calm", calm),
         )
-        assert [each[-1] for each in judged(rows)] == said
+        assert [each[-1] for each in judged(rows, 2)] == said
         text = report.markdown(report.results([rounds()], report.machine()) | {"rows": rows, "scenarios": {}})
         assert "| flood-get | people_success | ≥ 0.999 |" in text
 
+    def test_a_second_worker_is_judged_where_there_is_a_core_for_it(self) -> None:
+        rows = self.rows(("workers", "scrubber", "speedup", 1.2))
+        assert judged(rows, 2) == []
+        assert [said for *_, said in judged(rows, 4)] == ["missed by 29.41%"]
+
     def test_what_was_not_measured_is_not_judged(self) -> None:
-        assert judged(self.rows(("clean", "nginx", "cpu_us", 20.0))) == []
+        assert judged(self.rows(("clean", "nginx", "cpu_us", 20.0)), 2) == []
+
+
+class TestMeasure:
+    def test_rounds_are_paired_and_theft_is_told_of(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        order: list[str] = []
+
+        class Quick:
+            name, title, method, systems = "quick", "Quick", "Nothing.", ("scrubber", "nginx")
+
+            def run(self, system: str, place: Place) -> Run:
+                order.append(system)
+                return Run({"cpu_us": 1.0})
+
+        stolen = iter(range(0, 10**12, 10**9))
+        monkeypatch.setattr(measuring, "core_time", lambda core: procs.CoreTime(0, 0, 0, next(stolen)))
+        found = measuring.measure(Quick(), (), 2, Effort.quick(), lambda line: None)
+        assert order == ["scrubber", "nginx", "scrubber", "nginx"]
+        assert len(found.warnings()) == 4
+        assert "stolen" in found.warnings()[0]
+        assert list(measuring.measure(Quick(), ("nginx",), 1, Effort.quick(), lambda line: None).runs) == ["nginx"]
 
 
 class TestNetwork:

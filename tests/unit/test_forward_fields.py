@@ -1,4 +1,4 @@
-"""Fields that go through: each as `Name: value`, in order, whatever white space it came with and whatever it stood by."""
+"""Fields that go through: each as `Name: value`, in order, whatever white space it came with, whatever is beside it."""
 
 from __future__ import annotations
 

@@ -19,11 +19,6 @@ SPARE = 200  # connections beside those that are held
 SETTLE_S = 1.0
 
 
-def possible() -> int:
-    """So many, or what the limit on descriptors lets HAProxy have: it wants two for each."""
-    return min(CONNECTIONS, (raise_nofile() - 2 * SPARE) // 2 - SPARE)
-
-
 @dataclass(frozen=True, slots=True)
 class Idle:
     """`clean`'s configurations with room for so many connections."""
@@ -39,10 +34,13 @@ class Idle:
     systems: tuple[str, ...] = SYSTEMS
 
     def run(self, name: str, place: Place) -> Run:
-        room = possible()
+        files = raise_nofile()
+        room = min(CONNECTIONS, files - files // 8 - 2 * SPARE)
         count = 200 if place.effort.smoke else room
-        # nginx begins to close idle connections when a sixteenth of its own is left.
+        # nginx begins to close idle connections when a sixteenth of its own is left; HAProxy would have two descriptors
+        # for each of its connections, whatever it needs.
         values: dict[str, object] = {"CONNECTIONS": room + SPARE, "NGINX_CONNECTIONS": room + room // 8 + SPARE}
+        values["HAPROXY_FILES"] = f"ulimit-n {min(files, 2 * room + 4 * SPARE)}"
         with origin(place.scratch, place.load_core) as port:
             values["ORIGIN"] = port
             with system(name, CLEAN, place.scratch, (place.proxy_core,), values) as running:
