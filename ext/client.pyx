@@ -145,7 +145,7 @@ cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
 
 
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef int result = queue_send(e, &c.out, &c.h, data, n)
+    cdef int result = queue_send(e, &c.out, &c.h, data, n, 0)
     if result == 0 and not c.h.events & EVENT_WRITE:
         client_blocked(e, c)    # else it waits behind a head that is about to be flushed
     return result

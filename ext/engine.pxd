@@ -142,6 +142,7 @@ cdef extern from *:
     const int ENOMEM
     const int EADDRNOTAVAIL
     const int MSG_NOSIGNAL
+    const int MSG_MORE
     const int MSG_PEEK
     const int SHUT_WR
     const int AF_INET6

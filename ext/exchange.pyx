@@ -25,9 +25,9 @@ cdef void starved_wake(Core* e) noexcept nogil:
 
 # --- request body ------------------------------------------------------------------------------------------------------------------------
 
-cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n) noexcept nogil:
+cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
     """Bytes to the origin: see queue_send."""
-    cdef int result = queue_send(e, &o.out, &o.h, data, n)
+    cdef int result = queue_send(e, &o.out, &o.h, data, n, flags)
     if result < 0:
         write_failed(o)
     o.activity_ns = e.now_ns
@@ -108,7 +108,7 @@ cdef int request_length(Core* e, Client* c, Exchange* x) noexcept nogil:
         n = b.end - b.start
         if n > x.request_left:
             n = x.request_left
-        if origin_write(e, x.origin, b.data + b.start, n) < 0:
+        if origin_write(e, x.origin, b.data + b.start, n, 0) < 0:
             request_stop(e, x)
             return -1
         b.start += <uint32_t>n
@@ -123,7 +123,7 @@ cdef int request_length(Core* e, Client* c, Exchange* x) noexcept nogil:
         if <uint64_t>got < n and not c.h.events & EVENT_HANGUP:
             c.h.events &= <uint8_t>~EVENT_READ
         n = <uint64_t>got
-        if origin_write(e, x.origin, e.relay, n) < 0:
+        if origin_write(e, x.origin, e.relay, n, 0) < 0:
             request_stop(e, x)
             return -1
     x.request_left -= n

@@ -168,7 +168,13 @@ cdef bint name_client(Core* e, Exchange* x, Origin* o) noexcept nogil:
     cdef uint8_t header[PROXY_WRITE_BYTES_MAX]
     o.named = x.client_address
     o.named_port = x.client_port
-    return origin_write(e, o, header, proxied_write(x, o.proxy_version, header)) >= 0
+    return origin_write(e, o, header, proxied_write(x, o.proxy_version, header), MSG_MORE) >= 0
+
+
+cdef inline bint body_at_hand(const Exchange* x) noexcept nogil:
+    """Bytes of the body have come with the head, and follow it at once: one segment for both."""
+    cdef const Buffer* b = x.client.inbox
+    return x.request_body == BODY_LENGTH and not x.request_done and b != NULL and b.start < b.end
 
 
 cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
@@ -177,7 +183,7 @@ cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
     cdef uint64_t taken = 0
     cdef int result = 0
     if x.host_off == 0:
-        return origin_write(e, o, x.head.data, x.head.end)
+        return origin_write(e, o, x.head.data, x.head.end, MSG_MORE if body_at_hand(x) else 0)
     if not (queue_append(e, &o.out, x.head.data, x.host_off)
             and queue_append(e, &o.out, <const uint8_t*>b"Host: ", 6)
             and queue_append(e, &o.out, x.policy.policy.text + host.off, host.len)

@@ -16,4 +16,5 @@ cdef void queue_clear(Core* e, Queue* q) noexcept nogil
 # Send what is queued. 1: drained, 0: the socket is full, -1: broken. taken grows by the bytes that went.
 cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil
 # Send at once what the socket takes, queue the rest. 1: all sent, 0: the rest is queued, -1: broken, or no buffer for it.
-cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n) noexcept nogil
+# flags: of send(2); MSG_MORE only where more is sent in this very pass.
+cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n, int flags) noexcept nogil

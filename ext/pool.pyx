@@ -192,10 +192,10 @@ cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil:
     return 1
 
 
-cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n) noexcept nogil:
+cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
     cdef ssize_t sent
     if q.head == NULL and h.events & EVENT_WRITE:
-        sent = send(h.fd, data, n, MSG_NOSIGNAL)
+        sent = send(h.fd, data, n, MSG_NOSIGNAL | flags)
         if sent < 0:
             if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
                 return -1

@@ -302,7 +302,7 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
         x.tunnel.byte_ns = e.now_ns
         if not x.tunnel.frames or frames_feed(&w.frames, e.relay, <uint64_t>got):
             x.tunnel.message_ns = e.now_ns
-        if queue_send(e, q, sink, e.relay, <uint64_t>got) < 0:
+        if queue_send(e, q, sink, e.relay, <uint64_t>got, 0) < 0:
             tunnel_end(e, x, TUNNEL_BROKEN, True)
             return False
         if q.head == NULL and w.window < RELAY_BYTES:
