@@ -37,10 +37,10 @@ class Idle:
         files = raise_nofile()
         room = min(CONNECTIONS, files - files // 8 - 2 * SPARE)
         count = 200 if place.effort.smoke else room
-        # nginx begins to close idle connections when a sixteenth of its own is left; HAProxy would have two descriptors
-        # for each of its connections, whatever it needs.
+        # nginx begins to close idle connections when a sixteenth of its own is left; HAProxy
+        # wants two descriptors for each of its connections, and begins with fewer where it is told to.
         values: dict[str, object] = {"CONNECTIONS": room + SPARE, "NGINX_CONNECTIONS": room + room // 8 + SPARE}
-        values["HAPROXY_FILES"] = f"ulimit-n {min(files, 2 * room + 4 * SPARE)}"
+        values["HAPROXY_FILES"] = f"no strict-limits\n  ulimit-n {files}"
         with origin(place.scratch, place.load_core) as port:
             values["ORIGIN"] = port
             with system(name, CLEAN, place.scratch, (place.proxy_core,), values) as running:
