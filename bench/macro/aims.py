@@ -30,6 +30,11 @@ class Aim:
         theirs = rows.get((self.scenario, self.peer, self.metric))
         return ours["value"] / theirs["min"] if theirs and theirs["min"] else None
 
+    def paired(self, rows: Rows) -> float | None:
+        """The median of the paired rounds' ratios, which a slow or a quick moment of the machine does not touch."""
+        ratios: dict[str, float] = rows.get((self.scenario, OURS, self.metric), {}).get("ratio_to", {})
+        return ratios.get(self.peer)
+
     def wanted(self, rows: Rows) -> float | None:
         """The limit."""
         del rows
@@ -95,13 +100,14 @@ def aims(floods: Sequence[str], cores: int) -> list[Aim]:
     ]
 
 
-def judged(rows: Sequence[Mapping[str, Any]], cores: int) -> list[tuple[Aim, float, float, str]]:
-    """Each aim that has its rows: what was found, what was wanted, and "met" or how far it was missed."""
+def judged(rows: Sequence[Mapping[str, Any]], cores: int) -> list[tuple[Aim, float, float | None, float, str]]:
+    """Each aim that has its rows: what was found, also of paired rounds, what was wanted, and "met" or how far it was
+    missed."""
     by_name = {(row["scenario"], row["system"], row["metric"]): row for row in rows}
     floods = list(dict.fromkeys(row["scenario"] for row in rows if row["scenario"].startswith("flood-")))
     found = []
     for aim in aims(floods, cores):
         met, value, wanted = aim.met(by_name), aim.found(by_name), aim.wanted(by_name)
         if met is not None and value is not None and wanted is not None:
-            found.append((aim, value, wanted, "met" if met else aim.missed_by(by_name)))
+            found.append((aim, value, aim.paired(by_name), wanted, "met" if met else aim.missed_by(by_name)))
     return found

@@ -188,11 +188,17 @@ def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
         lines += ["**Disturbed runs:** the figures of these are less certain than their intervals say.", ""]
         lines += [f"- {warning}" for warning in warnings] + [""]
     if found := judged(tree["rows"], tree["machine"]["cores"]):
-        lines += ["## Aims", "", "Ours against the best run of each peer, or as it is.", ""]
-        lines += ["| scenario | figure | aim | measured | |", "|---|---|---|---|---|"]
-        for aim, value, wanted, said in found:
+        lines += [
+            "## Aims",
+            "",
+            "Judged is our median against the best run of each peer, or as it is; `paired`: the ratio round by round.",
+            "",
+        ]
+        lines += ["| scenario | figure | aim | measured | paired | |", "|---|---|---|---|---|---|"]
+        for aim, value, paired, wanted, said in found:
             sign = "≥" if isinstance(aim, AtLeast) else "≤"
-            cells = [aim.scenario, aim.what, f"{sign} {number(wanted)}", number(value), said]
+            both = [number(value), "" if paired is None else number(paired)]
+            cells = [aim.scenario, aim.what, f"{sign} {number(wanted)}", *both, said]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     lines += [f"![{Path(plot).stem}]({plot})\n" for plot in plots]

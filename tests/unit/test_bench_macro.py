@@ -226,15 +226,15 @@ class TestAims:
 
     def test_against_the_best_run_of_a_peer(self) -> None:
         rows = self.rows(("clean", "scrubber", "cpu_us", 12.6), ("clean", "nginx", "cpu_us", 20.0))
-        ((aim, value, wanted, said),) = judged(rows, 2)
-        assert (aim.what, value, wanted, said) == ("cpu_us / nginx", pytest.approx(0.7), 0.7, "met")
-        rows[0]["value"] = 14.4
-        ((_, value, _, said),) = judged(rows, 2)
-        assert (value, said) == (pytest.approx(0.8), "missed by 14%")
+        ((aim, value, paired, wanted, said),) = judged(rows, 2)
+        assert (aim.what, value, paired, wanted, said) == ("cpu_us / nginx", pytest.approx(0.7), None, 0.7, "met")
+        rows[0] |= {"value": 14.4, "ratio_to": {"nginx": 0.75}}
+        ((_, value, paired, _, said),) = judged(rows, 2)
+        assert (value, paired, said) == (pytest.approx(0.8), 0.75, "missed by 14%")
 
     def test_as_it_is(self) -> None:
         rows = self.rows(("idle", "scrubber", "idle_bytes", 1100), ("idle", "nginx", "idle_bytes", 500))
-        assert [(aim.what, said) for aim, _, _, said in judged(rows, 2)] == [("idle_bytes", "missed by 7%")]
+        assert [(aim.what, said) for aim, *_, said in judged(rows, 2)] == [("idle_bytes", "missed by 7%")]
 
     @pytest.mark.parametrize(
         ("calm", "attacked", "success", "said"),
