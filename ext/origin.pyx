@@ -513,11 +513,24 @@ cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
         request_send(e, x)
 
 
+cdef bint quiet(Origin* o) noexcept nogil:
+    """An idle connection has neither ended nor brought bytes that nobody asked for. An edge alone does not say so: what came between the
+    look at the edges and the reading of an answer is told of again when it has been read."""
+    cdef uint8_t byte
+    if o.h.events & EVENT_HANGUP or recv(o.h.fd, &byte, 1, MSG_PEEK) >= 0:
+        return False
+    if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
+        return False
+    o.h.events &= <uint8_t>~EVENT_READ
+    return True
+
+
 cdef void origin_step(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c
     if o.state == ORIGIN_IDLE:
-        origin_close(e, o)          # an end, or bytes that nobody asked for
+        if not quiet(o):
+            origin_close(e, o)
         return
     if o.state == ORIGIN_TUNNEL:
         tunnel_step(e, x)

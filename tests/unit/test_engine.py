@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
+from bench.macro import native
 from tests.readable import readable
 from tests.unit.hosted import Bench, TinyOrigin, bench, origin, read_all
 
@@ -65,6 +67,31 @@ def test_a_large_body_arrives_whole_through_a_slow_reader(bench: Callable[..., B
         s.settimeout(0.3)
         got += read_all(s)
     assert bytes(got).partition(b"\r\n\r\n")[2] == body
+
+
+def test_connections_are_kept_however_answers_come_in_pieces(bench: Callable[..., Bench]) -> None:
+    """Bodies that come between the look at the edges and the reading are told of once more when they have been read."""
+    accepted = []
+
+    def answer(conn: socket.socket) -> None:
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with conn, contextlib.suppress(OSError):
+            while conn.recv(65536):
+                conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+                conn.sendall(b"ok")
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted.append(server.accept()[0])
+                threading.Thread(target=answer, args=(accepted[-1],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        running = bench(port=server.getsockname()[1])
+        found = native.load("127.0.0.1", running.port, ["127.0.0.2"], 32, GET, True, 20_000, 30.0)
+        assert found["good"] == 20_000
+        assert len(accepted) <= 32
 
 
 def test_a_dead_origin_is_a_502(bench: Callable[..., Bench]) -> None:
