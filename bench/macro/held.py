@@ -56,7 +56,10 @@ def answered(sock: socket.socket) -> None:
         raise ValueError(f"answered {head[:40]!r}")
     left = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]) - len(body)
     while left:
-        left -= len(sock.recv(min(left, 65536)))
+        piece = sock.recv(min(left, 65536))
+        if not piece:
+            raise ValueError(f"closed {left} bytes before its end")
+        left -= len(piece)
 
 
 def quiet(sock: socket.socket) -> bool:

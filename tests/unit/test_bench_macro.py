@@ -529,6 +529,10 @@ class TestProcesses:
         with Answering([reply("200 OK", b"", "Connection: close\r\n")]) as server:  # noqa: SIM117
             with pytest.raises(BenchError, match="did not stay"), held(server.port, what, procs.cores()[1]):
                 pass
+        broken = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nX: close\r\n\r\nabc"
+        with Answering([broken]) as server:  # noqa: SIM117
+            with pytest.raises(BenchError, match="not every"), held(server.port, what, procs.cores()[1]):
+                pass
         with Answering([reply("503 No")]) as server:  # noqa: SIM117
             with pytest.raises(BenchError, match="not every"), held(server.port, what, procs.cores()[1]):
                 pass
