@@ -21,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from scrubber.admin.metrics import CONTENT_TYPE
+from scrubber.config.network import UNIX_PATH_BYTES_MAX
 from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.drain import DrainOrder
 from scrubber.control.purge import PurgeOrder
@@ -199,14 +200,18 @@ async def _acts(request: web.Request) -> web.Response:
 
 
 async def serve(served: Served, token: str, path: str) -> Callable[[], Awaitable[None]]:
-    """Answer on the Unix socket at `path`. Await what is returned, called, to end it. OSError."""
-    sock = _listen(path)
-    ours = os.lstat(path).st_ino
+    """Answer on the Unix socket at `path`. Await what is returned, called, to end it. OSError.
+
+    It takes its name by rename, once it listens: whoever asks meets a predecessor's or this one, never none.
+    """
+    sock, fresh = _bind(path)
+    ours = os.lstat(fresh).st_ino
     runner = web.AppRunner(
         make_app(served, token), access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=END_S
     )
     await runner.setup()
     await web.SockSite(runner, sock).start()
+    os.rename(fresh, path)
 
     async def close() -> None:
         with contextlib.suppress(OSError):
@@ -217,19 +222,21 @@ async def serve(served: Served, token: str, path: str) -> Callable[[], Awaitable
     return close
 
 
-def _listen(path: str) -> socket.socket:
-    """A socket of mode 0600 there; what is left of an earlier one is removed, another kind of file is not."""
-    if os.path.lexists(path):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
-        os.unlink(path)
+def _bind(path: str) -> tuple[socket.socket, bytes]:
+    """A socket of mode 0600 beside `path`, and its name; a socket there may be replaced, another kind of file not."""
+    fresh = os.fsencode(path)[: UNIX_PATH_BYTES_MAX - 1] + b"~"
+    for each in (os.fsencode(path), fresh):
+        if os.path.lexists(each) and not stat.S_ISSOCK(os.lstat(each).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket", os.fsdecode(each))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        sock.bind(path)
+        sock.bind(fresh)
     except OSError:
         sock.close()
         raise
     finally:
         os.umask(before)
-    return sock
+    return sock, fresh
