@@ -96,6 +96,8 @@ cdef void put_body(Writer* w, Exchange* x, uint16_t status) noexcept nogil:
         if x.judgement.case_id:
             put_text(w, b"\",\"case\":\"")
             put_hex16(w, x.judgement.case_id)
+        if x.reason == HTTP1_PLAIN_HTTP:
+            put_text(w, b"\",\"detail\":\"this port speaks TLS: use https")
         put_text(w, b"\"}\n")
         return
     put_uint(w, status)
@@ -106,6 +108,8 @@ cdef void put_body(Writer* w, Exchange* x, uint16_t status) noexcept nogil:
     if x.judgement.case_id:
         put_text(w, b"\ncase ")
         put_hex16(w, x.judgement.case_id)
+    if x.reason == HTTP1_PLAIN_HTTP:
+        put_text(w, b"\nthis port speaks TLS: use https")
     put_text(w, b"\n")
 
 

@@ -12,4 +12,11 @@ cdef void client_linger(Core* e, Client* c) noexcept nogil
 # Bytes to the client, at once or queued. 1: all sent, 0: the rest is queued, -1: broken (the caller closes).
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil
 cdef int client_flush(Core* e, Client* c) noexcept nogil
+# As recv, in clear text or through TLS; EVENT_READ is cleared where nothing more is there.
+cdef ssize_t client_recv(Core* e, Client* c, void* data, uint64_t n) noexcept nogil
+# Something is on its way to the client that its socket has not taken.
+cdef bint client_unsent(const Client* c) noexcept nogil
+cdef void facts_tls(Core* e, Facts* f, const uint8_t* ja3, const uint8_t* ja4) noexcept nogil
+cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil
+cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil
 cdef void silent_remove(Core* e, Client* c) noexcept nogil

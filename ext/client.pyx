@@ -22,6 +22,13 @@ cdef void facts_address(Core* e, Facts* f) noexcept nogil:
     f.prefix_key = siphash_pair(secret, KEY_PREFIX, siphash(secret, prefix.bytes, 16))
 
 
+cdef void facts_tls(Core* e, Facts* f, const uint8_t* ja3, const uint8_t* ja4) noexcept nogil:
+    f.ja3 = ja3
+    f.ja4 = ja4
+    f.ja3_key = siphash(&e.shared.secret, ja3, JA3_BYTES)
+    f.ja4_key = siphash(&e.shared.secret, ja4, JA4_BYTES)
+
+
 cdef bint trusted_peer(const Facts* f) noexcept nogil:
     return f.listener.trusted != 0 and prefixes_find(&f.policy.prefixes[f.listener.trusted - 1], &f.client_full) != 0
 
@@ -56,6 +63,7 @@ cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const F
     c.count_key = count_key
     c.counted = counted
     c.proxy_due = proxy_listed(f)
+    c.hello_due = f.listener.tls != 0
     c.silent = 1
     c.silent_prev = e.silent_tail
     if e.silent_tail != NULL:
@@ -74,7 +82,7 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
     if c.h.fd < 0:
         return
     if c.exchange != NULL:
-        unsent = not c.exchange.response_done or c.out.head != NULL or c.exchange.page != NULL
+        unsent = not c.exchange.response_done or client_unsent(c) or c.exchange.page != NULL
         c.exchange.aborted = unsent and c.state != CLIENT_TUNNEL and not c.exchange.upstream_closed
         exchange_end(e, c.exchange)
     if c.state == CLIENT_TARPIT:
@@ -91,6 +99,11 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
     if c.proxy != NULL:
         pool_put(&e.notes, c.proxy)
         c.proxy = NULL
+    if c.tls != NULL:
+        if not reset:
+            tls_bye(e, c.tls)
+        tls_free(e, c.tls)
+        c.tls = NULL
     e.gauges.connections -= 1
     e.totals.closed += 1
     handle_bury(e, &c.h, reset)
@@ -107,6 +120,8 @@ cdef void client_linger(Core* e, Client* c) noexcept nogil:
     if c.inbox != NULL:
         buffer_put(e, c.inbox)
         c.inbox = NULL
+    if c.tls != NULL:
+        tls_bye(e, c.tls)
     shutdown(c.h.fd, SHUT_WR)
     c.state = CLIENT_LINGER
     timer_clear(e, &c.h)
@@ -135,6 +150,24 @@ cdef void linger_read(Core* e, Client* c) noexcept nogil:
         return
 
 
+cdef bint client_unsent(const Client* c) noexcept nogil:
+    return c.out.head != NULL or (c.tls != NULL and c.tls.wire.head != NULL)
+
+
+cdef ssize_t client_recv(Core* e, Client* c, void* data, uint64_t n) noexcept nogil:
+    cdef ssize_t got
+    if c.tls != NULL:
+        return tls_recv(e, c.tls, data, n)
+    got = recv(c.h.fd, data, n, 0)
+    # A short read has drained the socket, unless data and FIN came as one edge.
+    if got >= 0:
+        if <uint64_t>got < n and not c.h.events & EVENT_HANGUP:
+            c.h.events &= <uint8_t>~EVENT_READ
+    elif scrubber_errno() == EAGAIN or scrubber_errno() == EINTR:
+        c.h.events &= <uint8_t>~EVENT_READ
+    return got
+
+
 cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
     c.h.events &= <uint8_t>~EVENT_WRITE
     if c.blocked_ns == 0:
@@ -145,7 +178,11 @@ cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
 
 
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef int result = queue_send(e, &c.out, &c.h, data, n, 0)
+    cdef int result
+    if c.tls != NULL:
+        result = tls_send(e, c.tls, &c.out, data, n)
+    else:
+        result = queue_send(e, &c.out, &c.h, data, n, 0)
     if result == 0 and not c.h.events & EVENT_WRITE:
         client_blocked(e, c)    # else it waits behind a head that is about to be flushed
     return result
@@ -154,11 +191,11 @@ cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexc
 cdef int client_flush(Core* e, Client* c) noexcept nogil:
     cdef int result
     cdef uint64_t taken = 0
-    if c.out.head == NULL:
+    if not client_unsent(c):
         return 1
     if not c.h.events & EVENT_WRITE:
         return 0
-    result = queue_flush(e, &c.out, c.h.fd, &taken)
+    result = tls_flush(e, c.tls, &c.out, &taken) if c.tls != NULL else queue_flush(e, &c.out, c.h.fd, &taken)
     c.blocked_bytes += taken
     if result == 1:
         c.blocked_ns = 0
@@ -188,15 +225,11 @@ cdef int client_fill(Core* e, Client* c) noexcept nogil:
     if room == 0:
         client_refuse(e, c, HTTP1_HEAD_TOO_LARGE)
         return -1
-    n = recv(c.h.fd, b.data + b.end, room, 0)
+    n = client_recv(e, c, b.data + b.end, room)
     if n > 0:
         b.end += <uint32_t>n
-        # A short read has drained the socket, unless data and FIN came as one edge.
-        if <uint32_t>n < room and not c.h.events & EVENT_HANGUP:
-            c.h.events &= <uint8_t>~EVENT_READ
         return 1
     if n < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
-        c.h.events &= <uint8_t>~EVENT_READ
         return 0
     client_close(e, c, False)
     return -1
@@ -218,7 +251,9 @@ cdef bint client_head(Core* e, Client* c) noexcept nogil:
     while True:
         if c.proxy_due and not proxied_read(e, c):
             return False
-        if b.end > b.start and not c.proxy_due:
+        if c.hello_due and not c.proxy_due and b.end > b.start and not hello_read(e, c):
+            return False
+        if b.end > b.start and not c.proxy_due and not c.hello_due:
             if c.state == CLIENT_IDLE:
                 c.state = CLIENT_HEAD
                 c.since_ns = e.now_ns
@@ -252,6 +287,8 @@ cdef void client_step(Core* e, Client* c) noexcept nogil:
         return
     if c.state == CLIENT_TUNNEL:
         tunnel_step(e, c.exchange)
+        return
+    if c.state == CLIENT_HANDSHAKE and not handshake_step(e, c):
         return
     for _ in range(PIPELINE_MAX):
         if c.state == CLIENT_EXCHANGE and not exchange_pump(e, c):
@@ -339,6 +376,9 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     x.client_port = c.port if f.proof != PROOF_CHAIN else 0
     x.https = facts_https(f)
     f.fingerprint = fingerprint_http1(data, head)
+    if c.tls != NULL and c.tls.fingerprinted:
+        facts_tls(e, f, c.tls.ja3, c.tls.ja4)
+        f.hello_area = c.tls.area_id
     index = policy_area(p, f.listener, data + head.host.off, head.host.len)
     if index >= 0:
         f.area = &p.areas[index]
@@ -346,7 +386,10 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
         x.pool = &p.pools[f.area.pool]
         f.first_request = c.area_seen != f.area.area_id + 1
         c.area_seen = <uint16_t>(f.area.area_id + 1)
-        if f.area.account_kind != ACCOUNT_NONE:
+        if f.area.account_kind == ACCOUNT_CERTIFICATE:
+            if c.tls != NULL and c.tls.subject_len:
+                f.account_key = siphash(&e.shared.secret, c.tls.subject, c.tls.subject_len)
+        elif f.area.account_kind != ACCOUNT_NONE:
             n = identity_account(data, head, <uint8_t>f.area.account_kind, p.text + f.area.account_name.off, f.area.account_name.len,
                                  e.account, sizeof(e.account))
             if n:
@@ -358,6 +401,11 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     x.client_address = f.client_full
     x.fingerprint = f.fingerprint
     x.account_key = f.account_key
+
+
+cdef bint certificate_missed(const Client* c, const AreaSpec* area) noexcept nogil:
+    """The area asks for a client certificate, and this connection was not asked for one that it would take (RFC 9110 7.4)."""
+    return area.client_certificate != TLS_CLIENT_NONE and (c.tls == NULL or c.tls.area_id != area.area_id)
 
 
 cdef uint16_t request_bad(Core* e, Exchange* x, uint8_t reason) noexcept nogil:
@@ -385,7 +433,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.wants_json = accepts_json(data, head)
     chunked_init(&x.request_chunked)
     facts_fill(e, c, x, &f, data)
-    if f.area == NULL:
+    if f.area == NULL or certificate_missed(c, f.area):
         status = 421
     else:
         judge_request(e.shared, &f, e.now_ns, &x.judgement)
@@ -395,6 +443,9 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
         if f.path_len == PATH_BYTES_MAX:
             # Rules and routes saw its first bytes only: what stands behind them must not get around one.
             status = request_bad(e, x, HTTP1_PATH_TOO_LONG)
+        elif x.area.https_page and not x.https:
+            page_answer(e, x, &f.policy.pages[x.area.https_page - 1], &f)
+            answered = True
         elif area_drained(e, x.area):
             x.retry_s = DRAIN_RETRY_S
             status = 503
@@ -459,7 +510,7 @@ cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uin
 
 
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
-    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and x.origin.out.head == NULL and (
+    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not origin_unsent(x.origin) and (
         x.pipe_up == NULL)
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
@@ -481,7 +532,7 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
         answer(e, x, 408)
         client_step(e, c)
         return
-    if x.origin != NULL and (x.origin.out.head != NULL or x.pipe_up != NULL):
+    if x.origin != NULL and (origin_unsent(x.origin) or x.pipe_up != NULL):
         x.rate_ns = e.now_ns            # the origin is the slow one: the client's rate is measured anew
         x.rate_bytes = 0
     if c.blocked_ns or not x.request_done or x.waiting:
@@ -507,6 +558,8 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
             client_close(e, c, False)
     elif c.state == CLIENT_TUNNEL:
         tunnel_timeout(e, c.exchange)
+    elif c.state == CLIENT_HANDSHAKE:
+        handshake_timeout(e, c)
     elif c.state == CLIENT_HEAD:
         due = c.since_ns + area.head_ns
         if e.now_ns < due:

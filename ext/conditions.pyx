@@ -46,9 +46,40 @@ cdef bint condition_header(const Facts* f, const ConditionSpec* c) noexcept nogi
     return False
 
 
-# Before a head there is only an address.
-cdef bint condition_connection(const Facts* f, const ConditionSpec* c) noexcept nogil:
-    return c.kind == CONDITION_CLIENT and prefixes_find(&f.policy.prefixes[c.arg - 1], &f.client_full) != 0
+cdef bint parts_match(const uint8_t* text, uint32_t n, const uint8_t* pattern, uint32_t m) noexcept nogil:
+    """Parts between "_": each as the pattern has it, or beginning with what stands before its star."""
+    cdef uint32_t i = 0, k = 0
+    while k < m:
+        if pattern[k] == c"*":
+            while i < n and text[i] != c"_":
+                i += 1
+            k += 1
+        elif i < n and text[i] == pattern[k]:
+            i += 1
+            k += 1
+        else:
+            return False
+    return i == n
+
+
+cdef inline bint print_matches(const Facts* f, const ConditionSpec* c, const uint8_t* text, uint32_t n) noexcept nogil:
+    cdef const uint8_t* wanted = f.policy.text + c.value.off
+    if text == NULL:
+        return False
+    if c.match == MATCH_PARTS:
+        return parts_match(text, n, wanted, c.value.len)
+    return c.value.len == n and memcmp(text, wanted, n) == 0
+
+
+# Before a head there is an address, and after a ClientHello its fingerprints.
+cdef bint condition_connection(const Facts* f, const ConditionSpec* c, bint known) noexcept nogil:
+    if c.kind == CONDITION_CLIENT:
+        return prefixes_find(&f.policy.prefixes[c.arg - 1], &f.client_full) != 0
+    if c.kind == CONDITION_JA3:
+        return print_matches(f, c, f.ja3, JA3_BYTES)
+    if c.kind == CONDITION_JA4:
+        return print_matches(f, c, f.ja4, JA4_BYTES)
+    return c.kind == CONDITION_KNOWN and known
 
 
 cdef bint condition_request(const Facts* f, const ConditionSpec* c, bint known, bint rush) noexcept nogil:
@@ -65,8 +96,8 @@ cdef bint condition_request(const Facts* f, const ConditionSpec* c, bint known, 
         return text_matches(f.data + head.query.off, head.query.len, value, c.value.len, c.match, False)
     if c.kind == CONDITION_HEADER:
         return condition_header(f, c)
-    if c.kind == CONDITION_CLIENT:
-        return condition_connection(f, c)
+    if c.kind == CONDITION_CLIENT or c.kind == CONDITION_JA3 or c.kind == CONDITION_JA4:
+        return condition_connection(f, c, known)
     if c.kind == CONDITION_FINGERPRINT:
         return f.fingerprint != 0 and f.fingerprint == c.arg
     if c.kind == CONDITION_KNOWN:
@@ -86,7 +117,7 @@ cdef bint conditions_hold(const Facts* f, const RuleSpec* r, bint known, bint ru
         if c.kind == CONDITION_NEVER:
             one = False
         elif f.head == NULL:
-            one = condition_connection(f, c) != c.negate
+            one = condition_connection(f, c, known) != c.negate
         else:
             one = condition_request(f, c, known, rush) != c.negate
         held = held or one

@@ -65,7 +65,12 @@ cdef struct Totals:
     uint64_t origin_wait_refused        # of those that wanted to
     uint64_t origin_shortages   # connections to origins that could not be begun, for want of something here
     uint64_t accept_shortages   # pauses of accepting (a tick each), for want of descriptors
-    uint64_t reserved[6]
+    uint64_t handshakes         # of TLS, done; the resumed ones among them
+    uint64_t handshakes_resumed
+    uint64_t handshakes_failed  # bad bytes, unknown names, no agreement, broken off
+    uint64_t handshakes_refused  # before the private key was used: blocks, rules, the client's share
+    uint64_t timeouts_handshake
+    uint64_t reserved[1]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

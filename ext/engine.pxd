@@ -170,6 +170,7 @@ cdef enum:
     PASS_EVENTS_MAX = 512
     PASS_ACCEPTS_MAX = 64
     PASS_CLOCK_EVENTS = 16          # handles served between two looks at the clock
+    PASS_HANDSHAKES_MAX = 4         # an RSA-2048 signature takes 0.6 ms
     TICK_NS = 50000000              # timer wheel and beat
     WHEEL_SLOTS = 1024              # 51 s; later deadlines go round again
     STEP_BYTES_MAX = 524288         # one connection's share of a pass
@@ -207,6 +208,7 @@ cdef enum:
     EVENT_HANGUP = 4                # RDHUP, HUP or ERR seen: a short read is no longer the last word
     EVENT_BROKEN = 8                # HUP or ERR: both directions are gone
     EVENT_STARVED = 16              # waits for buffers
+    EVENT_DRAINED = 32              # TLS: a short read; nothing is there until the next edge
 
     CLIENT_IDLE = 1                 # between requests; holds no buffer
     CLIENT_HEAD = 2                 # part of a head is here
@@ -214,11 +216,13 @@ cdef enum:
     CLIENT_TARPIT = 4
     CLIENT_LINGER = 5               # answered for the last time; reading off what the client still sends
     CLIENT_TUNNEL = 6               # upgraded: bytes flow both ways
+    CLIENT_HANDSHAKE = 7            # of TLS
 
     ORIGIN_CONNECTING = 1
     ORIGIN_ACTIVE = 2
     ORIGIN_IDLE = 3                 # pooled
     ORIGIN_TUNNEL = 4               # the other end of a CLIENT_TUNNEL; no longer counted with its origin's connections
+    ORIGIN_HANDSHAKE = 5            # connected; TLS does not stand yet
 
     TUNNEL_OPEN = 0                 # how a tunnel ended; still open when it ends with its worker's
     TUNNEL_CLOSED = 1               # both sides said all
@@ -244,6 +248,8 @@ cdef struct Handle:
     uint8_t events                  # EVENT_*, level kept here because epoll is edge-triggered
     uint8_t on_ready
     uint8_t reserved[5]
+
+cdef struct Tls
 
 # Fixed-size objects from one mapping, last freed first out, so that what is not used is never touched.
 cdef struct Pool:
@@ -284,6 +290,7 @@ cdef struct Client:
     uint8_t state
     uint8_t proof
     uint8_t proxy_due               # the PROXY header has to come before anything else
+    uint8_t hello_due               # then a TLS ClientHello
     uint8_t keep_alive
     uint8_t silent                  # on the list of connections that have not sent a byte since accept
     uint8_t counted
@@ -307,6 +314,7 @@ cdef struct Client:
     uint64_t count_key              # of the connection count
     ProxyNote* proxy                # NULL: no PROXY header named the client
     Origin* named                   # idle, its PROXY header names this client: nobody else may use it; NULL: none
+    Tls* tls                        # NULL: in clear text
 
 cdef struct Origin:
     Handle h
@@ -329,6 +337,7 @@ cdef struct Origin:
     Address named                   # what that header says; proxy_version 0: there was none
     uint16_t named_port
     uint16_t proxy_version
+    Tls* tls                        # NULL: in clear text
 
 cdef struct Pipe:
     int fds[2]                      # -1: could not be replaced yet
@@ -528,7 +537,8 @@ cdef struct OriginPool:             # connections to one origin, of this worker
     uint32_t in_flight
     uint32_t connections_max        # of this worker, as the policy in force says
     uint64_t idle_ns
-    uint32_t epoch                  # grows when the address behind the id changes: older connections are not reused
+    void* context                   # SSL_CTX of the policy in force; NULL: in clear text
+    uint32_t epoch                  # grows when the address behind the id, or its TLS, changes: older connections are not reused
     uint32_t address_bytes
     uint8_t sockaddr[128]
     uint32_t name_epoch             # of `name`, the address as access lines have it
@@ -554,6 +564,11 @@ cdef struct Core:
     Pool origins
     Pool buffers
     Pool notes                      # ProxyNote
+    Pool tls                        # Tls
+    Tls* handshake_head[2]          # LANE_*: who waits for the private key
+    Tls* handshake_tail[2]
+    uint8_t* sealed                 # TLS_SEALED_BYTES: records on their way from OpenSSL to a socket
+    uint64_t sealed_bytes
     Handle ready                    # sentinel of the ready list
     Handle* grave                   # closed in this pass: given back at its end, when no event can name them any more
     Handle* wheel[1025]             # WHEEL_SLOTS, and one for the slot that is expiring

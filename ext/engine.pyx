@@ -21,6 +21,9 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
         return False
     if not pool_open(&e.buffers, buffers, sizeof(Buffer)) or not pool_open(&e.notes, connections, sizeof(ProxyNote)):
         return False
+    e.sealed = <uint8_t*>scrubber_pages(TLS_SEALED_BYTES)
+    if e.sealed == NULL or not pool_open(&e.tls, connections + origins, sizeof(Tls)):
+        return False
     pipes_open(e)
     e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     e.timer.h.kind = HANDLE_TIMER
@@ -61,8 +64,21 @@ cdef void core_close(Core* e) noexcept nogil:
     pool_close(&e.origins)
     pool_close(&e.buffers)
     pool_close(&e.notes)
+    pool_close(&e.tls)
+    if e.sealed != NULL:
+        munmap(e.sealed, TLS_SEALED_BYTES)
     if e.relay != NULL:
         munmap(e.relay, RELAY_BYTES)
+
+
+cdef uint32_t tls_of_origins(const Core* e) noexcept nogil:
+    cdef const Origin* o
+    cdef uint32_t i, n = 0
+    for i in range(e.origins.count):
+        o = <const Origin*>(e.origins.base + i * e.origins.object_bytes)
+        if e.origins.taken[i] and o.tls != NULL:
+            n += 1
+    return n
 
 
 class EngineError(Exception):
@@ -185,8 +201,10 @@ cdef class Engine:
         """Objects that are taken though no connection of a client is open, by pool; empty: every pool is whole."""
         used = {name: taken for name, (taken, _) in self.pools().items()}
         used["origins"] -= self.core.gauges.origin_connections      # those that are kept open
+        used["tls"] -= tls_of_origins(self.core)
         return {name: taken for name, taken in used.items() if taken}
 
     def sizes(self) -> dict:
         """Bytes an object, by kind."""
-        return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer)}
+        return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer),
+                "tls": sizeof(Tls)}

@@ -27,7 +27,11 @@ cdef void starved_wake(Core* e) noexcept nogil:
 
 cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
     """Bytes to the origin: see queue_send."""
-    cdef int result = queue_send(e, &o.out, &o.h, data, n, flags)
+    cdef int result
+    if o.tls != NULL:
+        result = tls_send(e, o.tls, &o.out, data, n)
+    else:
+        result = queue_send(e, &o.out, &o.h, data, n, flags)
     if result < 0:
         write_failed(o)
     o.activity_ns = e.now_ns
@@ -117,11 +121,9 @@ cdef int request_length(Core* e, Client* c, Exchange* x) noexcept nogil:
         if not c.h.events & EVENT_READ:
             return 0
         n = RELAY_BYTES if x.request_left > RELAY_BYTES else x.request_left
-        got = recv(c.h.fd, e.relay, n, 0)
+        got = client_recv(e, c, e.relay, n)
         if got <= 0:
             return client_read_failed(e, c, got)
-        if <uint64_t>got < n and not c.h.events & EVENT_HANGUP:
-            c.h.events &= <uint8_t>~EVENT_READ
         n = <uint64_t>got
         if origin_write(e, x.origin, e.relay, n, 0) < 0:
             request_stop(e, x)
@@ -152,7 +154,6 @@ cdef void request_stop(Core* e, Exchange* x) noexcept nogil:
 
 cdef int client_read_failed(Core* e, Client* c, ssize_t got) noexcept nogil:
     if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
-        c.h.events &= <uint8_t>~EVENT_READ
         return 0
     client_close(e, c, got < 0)     # the body will never be whole
     return -1
@@ -172,11 +173,9 @@ cdef int request_chunked(Core* e, Client* c, Exchange* x) noexcept nogil:
             buffer_put(e, b)
             c.inbox = NULL
             return 0
-        got = recv(c.h.fd, b.data, BUFFER_BYTES, 0)
+        got = client_recv(e, c, b.data, BUFFER_BYTES)
         if got <= 0:
             return client_read_failed(e, c, got)
-        if got < BUFFER_BYTES and not c.h.events & EVENT_HANGUP:
-            c.h.events &= <uint8_t>~EVENT_READ
         b.start = 0
         b.end = <uint32_t>got
     if request_chunks(e, c, x) < 0:
@@ -193,11 +192,11 @@ cdef void request_pump(Core* e, Exchange* x) noexcept nogil:
     cdef int moved
     if o == NULL or o.state != ORIGIN_ACTIVE or x.request_stopped:
         return
-    if o.out.head != NULL and origin_flush(e, o) <= 0:
+    if origin_unsent(o) and origin_flush(e, o) <= 0:
         return
     if x.pipe_up != NULL and pipe_up_flush(e, x) <= 0:
         return
-    while not x.request_done and o.out.head == NULL and x.pipe_up == NULL and c.h.fd >= 0:
+    while not x.request_done and not origin_unsent(o) and x.pipe_up == NULL and c.h.fd >= 0:
         if e.buffers.free < BUFFERS_LOW:
             starve(e, &c.h)
             return
@@ -402,23 +401,20 @@ cdef bint head_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
         if room == 0:
             origin_answer_bad(e, x)
             return False
-        got = recv(o.h.fd, b.data + b.end, room, 0)
+        got = origin_recv(e, o, b.data + b.end, room)
         if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
-            o.h.events &= <uint8_t>~EVENT_READ
             return False
         if got <= 0:
             origin_failed(e, o)
             return False
         o.activity_ns = e.now_ns
         b.end += <uint32_t>got
-        if <uint32_t>got < room and not o.h.events & EVENT_HANGUP:
-            o.h.events &= <uint8_t>~EVENT_READ
 
 
 cdef int64_t body_unread(Core* e, Exchange* x, ssize_t got) noexcept nogil:
     """No bytes came: nothing there yet, or the end. Always 0."""
     if got < 0 and (scrubber_errno() == EAGAIN or scrubber_errno() == EINTR):
-        x.origin.h.events &= <uint8_t>~EVENT_READ
+        x.origin.h.events &= <uint8_t>~EVENT_READ       # of a splice: origin_recv has done so
     elif got == 0 and x.response_body == BODY_CLOSE and not x.origin.was_reset:
         x.origin.reusable = 0
         response_finish(e, x)
@@ -436,12 +432,10 @@ cdef int64_t body_read(Core* e, Exchange* x, Origin* o) noexcept nogil:
         ask = room
     if x.response_body == BODY_LENGTH and ask > x.response_left:
         ask = x.response_left
-    got = recv(o.h.fd, e.relay, ask, 0)
+    got = origin_recv(e, o, e.relay, ask)
     if got <= 0:
         return body_unread(e, x, got)
     o.activity_ns = e.now_ns
-    if <uint64_t>got < ask and not o.h.events & EVENT_HANGUP:
-        o.h.events &= <uint8_t>~EVENT_READ
     body_outcome(e, x, body_take(e, x, e.relay, <uint32_t>got))
     return got
 
@@ -455,7 +449,7 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
     if o == NULL or o.state != ORIGIN_ACTIVE:
         return
     while c.exchange == x and x.origin == o and not x.response_done:
-        if c.out.head != NULL:
+        if client_unsent(c):
             flushed = client_flush(e, c)
             # A slow client does not hold up what is fetched for everybody.
             if flushed < 0 or (flushed == 0 and not x.cache.filling):
@@ -485,7 +479,7 @@ cdef void response_pump(Core* e, Exchange* x) noexcept nogil:
             ready_add(e, &o.h)
             break
     # An interim or a last piece may wait in the queue.
-    if c.exchange == x and c.out.head != NULL:
+    if c.exchange == x and client_unsent(c):
         client_flush(e, c)
 
 
@@ -539,15 +533,15 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
         cache_pump(e, x)
         if c.exchange != x:
             return False
-    if c.out.head != NULL:
+    if client_unsent(c):
         if client_flush(e, c) < 0:
             client_close(e, c, True)
             return False
-    if x.page != NULL and c.out.head == NULL:
+    if x.page != NULL and not client_unsent(c):
         if page_pump(e, c, x) < 0:
             client_close(e, c, True)
             return False
-    if not x.response_done or c.out.head != NULL or x.page != NULL:
+    if not x.response_done or client_unsent(c) or x.page != NULL:
         return False
     keep = x.keep_alive and x.request_done      # as the head promised, even if a drain began since
     c.linger_left = 0 if keep else linger_rest(x)

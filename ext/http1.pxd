@@ -31,7 +31,14 @@ cdef enum:
     HTTP1_TOO_MANY_RANGES = 27
     HTTP1_BAD_PROXY_HEADER = 28  # before any HTTP: never answered
     HTTP1_PATH_TOO_LONG = 29    # as rules and routes see it
-    HTTP1_REASONS = 30
+    # Before any HTTP: connections to a TLS port.
+    HTTP1_PLAIN_HTTP = 30
+    HTTP1_BAD_HELLO = 31
+    HTTP1_UNKNOWN_NAME = 32
+    HTTP1_TOO_MANY_HANDSHAKES = 33
+    HTTP1_HANDSHAKE_FAILED = 34
+    HTTP1_HANDSHAKE_LATE = 35
+    HTTP1_REASONS = 36
 
     METHOD_OTHER = 0            # any other token, forwarded as it is
     METHOD_GET = 1

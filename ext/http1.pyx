@@ -32,7 +32,7 @@ cdef uint8_t HEADER_FLAGS[29]
 cdef uint8_t HEADER_OPTION[29]  # may be named by Connection
 cdef uint8_t NAME_SLOT[128]     # NAME_SLOTS: header id, 0: free
 cdef const char* METHOD_NAMES[10]
-cdef const char* REASON_NAMES[30]
+cdef const char* REASON_NAMES[36]
 
 
 cdef void http1_tables() noexcept:
@@ -57,7 +57,8 @@ cdef void http1_tables() noexcept:
         "bad_header_value", "obs_fold", "bad_host", "missing_host", "duplicate_host", "host_mismatch", "bad_content_length",
         "length_and_chunked", "bad_transfer_encoding", "line_too_long", "head_too_large", "too_many_headers", "bad_chunk", "bad_trailer",
         "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade", "too_many_ranges", "bad_proxy_header",
-        "path_too_long"]
+        "path_too_long", "plain_http_to_tls_port", "bad_client_hello", "unknown_server_name", "too_many_handshakes", "handshake_failed",
+        "handshake_late"]
     memset(NAME_SLOT, 0, sizeof(NAME_SLOT))
     for i in range(1, HEADER_IDS):
         HEADER_LENGTHS[i] = <uint32_t>strlen(HEADER_NAMES[i])

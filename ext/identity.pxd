@@ -5,6 +5,7 @@ cdef enum:
     ACCOUNT_COOKIE = 2          # value of a cookie
     ACCOUNT_BEARER = 3          # `sub` of a bearer JWT; the whole token where it is none
     ACCOUNT_BASIC = 4           # user of basic auth
+    ACCOUNT_CERTIFICATE = 5     # subject of the client's certificate (client.pyx: the head does not say it)
     CHAIN_HOPS_MAX = 32
 
 # What the hop that named the client says of how that one came to it: places in data, empty where it says nothing. Of Forwarded the element

@@ -183,7 +183,7 @@ cdef bint core_pass(Core* e) noexcept nogil:
             ticked = True
             continue
         if flags & (<uint32_t>EPOLLIN | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
-            h.events |= EVENT_READ
+            h.events = <uint8_t>(h.events & ~EVENT_DRAINED | EVENT_READ)
         if flags & (<uint32_t>EPOLLOUT | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
             h.events |= EVENT_WRITE
         if flags & (<uint32_t>EPOLLRDHUP | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
@@ -210,10 +210,11 @@ cdef bint core_pass(Core* e) noexcept nogil:
             break
         if h == last:
             break
+    handshakes_serve(e)
     graves_clear(e)
     if ticked:
         pools_note(e)
     e.gauges.beat_ns = e.now_ns
     e.totals.passes += 1
     e.totals.pass_ns += scrubber_clock(CLOCK_MONOTONIC) - began_ns
-    return e.ready.ready_next != &e.ready
+    return e.ready.ready_next != &e.ready or handshakes_wait(e)

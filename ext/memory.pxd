@@ -33,6 +33,21 @@ cdef struct AreaState:
     uint64_t drained            # 1: an operator takes no new requests here
     uint64_t reserved[3]
 
+# The keys of TLS session tickets, of all workers. Written by the supervisor alone.
+cdef enum:
+    TICKET_KEYS = 3             # the one that seals, and former ones that still open
+    TICKET_KEY_BYTES = 80       # name, cipher and mac
+
+cdef struct TicketKey:
+    uint64_t born_ns            # 0: none
+    uint8_t name[16]
+    uint8_t cipher[32]          # AES-256
+    uint8_t mac[32]             # HMAC-SHA-256
+
+cdef struct Tickets:
+    uint64_t sequence           # odd while it is being written
+    TicketKey keys[3]           # TICKET_KEYS, youngest first
+
 cdef struct Control:
     HashKey secret
     uint64_t created_wall_ns
@@ -40,6 +55,7 @@ cdef struct Control:
     uint64_t block_sequence     # source of case ids
     uint64_t reserved[3]
     AreaState areas[256]        # AREAS_MAX
+    Tickets tickets
 
 cdef struct OriginState
 
@@ -68,6 +84,7 @@ cdef struct RegionPlan:
     uint32_t slots
 
 cdef bint region_plan(uint32_t kind, uint64_t capacity, uint32_t slots, RegionPlan* out) noexcept nogil
+cdef bint tickets_read(const Shared* s, TicketKey* out) noexcept nogil
 # A new case id: 64 bits that nobody can guess or count up.
 cdef uint64_t case_next(Shared* s, uint64_t now_ns) noexcept nogil
 # The supervisor's round: blocks counted anew, known clients that are blocked with them, a piece of the known clients' table looked through.

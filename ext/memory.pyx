@@ -22,7 +22,7 @@ REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": 
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
 ORIGIN_HEALTHS = ("unknown", "up", "down")        # by ORIGIN_HEALTH_*
-POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")     # by place in Gauges.pools
+POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls")     # by place in Gauges.pools
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
 BLOCK_ANSWERS = {BLOCK_NEW: "new", BLOCK_EXTENDED: "extended", BLOCK_REFUSED_FULL: "refused_full", BLOCK_REFUSED_TTL: "refused_ttl",
                  BLOCK_REFUSED_BUSY: "refused_busy", BLOCK_REFUSED_SOURCE: "refused_source"}
@@ -126,6 +126,7 @@ def region_init(fd: int, kind: str, capacity: int, slots: int, secret: bytes = b
             raise RegionRefused(f"region control: a secret has 16 bytes, this one {len(secret)}")
         control.secret.k0 = int.from_bytes(secret[:8], "little")
         control.secret.k1 = int.from_bytes(secret[8:], "little")
+        ticket_key_fill(&control.tickets.keys[0], os.urandom(TICKET_KEY_BYTES), time.monotonic_ns())
         control.created_wall_ns = time.time_ns()
         control.created_mono_ns = time.monotonic_ns()
         os.pwrite(fd, (<char*>&control)[:sizeof(control)], HEADER_BYTES)
@@ -585,6 +586,15 @@ cdef class Memory:
         store_u64(&s.key, key)
         return True
 
+    def renew_tickets(self, born_ns: int) -> None:
+        """A new key for TLS session tickets, made at that time (monotonic); the oldest of TICKET_KEYS goes."""
+        tickets_renew(&self.shared, os.urandom(TICKET_KEY_BYTES), born_ns)
+
+    @property
+    def tickets_born_ns(self) -> int:
+        """When the key that seals now was made (monotonic)."""
+        return load_u64(&self.shared.control.tickets.keys[0].born_ns)
+
     def origin_drain(self, index: int, drained: bool, since_ns: int) -> None:
         """No new requests for an origin, or new ones again, slowly since then."""
         cdef OriginState* s = self._origin(index)
@@ -626,4 +636,6 @@ cdef dict _totals_head(const Totals* t):
             "ring_lines": t.ring_lines, "ring_lines_lost": t.ring_lines_lost, "ring_acts": t.ring_acts,
             "ring_acts_refused": t.ring_acts_refused, "table_full": t.table_full, "passes": t.passes, "pass_ns": t.pass_ns,
             "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut,
-            "log_sampled": t.log_sampled, "bytes_spliced": t.bytes_spliced}
+            "log_sampled": t.log_sampled, "bytes_spliced": t.bytes_spliced,
+            "handshakes": t.handshakes, "handshakes_resumed": t.handshakes_resumed, "handshakes_failed": t.handshakes_failed,
+            "handshakes_refused": t.handshakes_refused, "timeouts_handshake": t.timeouts_handshake}

@@ -40,6 +40,10 @@ cdef void origin_close(Core* e, Origin* o) noexcept nogil:
         buffer_put(e, o.inbox)
         o.inbox = NULL
     queue_clear(e, &o.out)
+    if o.tls != NULL:
+        tls_bye(e, o.tls)
+        tls_free(e, o.tls)
+        o.tls = NULL
     if o.state != ORIGIN_TUNNEL:
         e.origin_pools[o.origin_id].open -= 1
     e.gauges.origin_connections -= 1
@@ -80,15 +84,31 @@ cdef void origin_abandon(Core* e, Exchange* x) noexcept nogil:
     wait_serve(e, origin_id)
 
 
+cdef ssize_t origin_recv(Core* e, Origin* o, void* data, uint64_t n) noexcept nogil:
+    cdef ssize_t got
+    if o.tls != NULL:
+        return tls_recv(e, o.tls, data, n)
+    got = recv(o.h.fd, data, n, 0)
+    if got >= 0:
+        if <uint64_t>got < n and not o.h.events & EVENT_HANGUP:
+            o.h.events &= <uint8_t>~EVENT_READ
+    elif scrubber_errno() == EAGAIN or scrubber_errno() == EINTR:
+        o.h.events &= <uint8_t>~EVENT_READ
+    return got
+
+
+cdef bint origin_unsent(const Origin* o) noexcept nogil:
+    """Something is on its way to the origin that its socket has not taken."""
+    return o.out.head != NULL or (o.tls != NULL and o.tls.wire.head != NULL)
+
+
 cdef bint left_over(Core* e, Origin* o) noexcept nogil:
     """Unread bytes, or an end, behind the answer: a further answer to no request must never meet the next request."""
     cdef uint8_t byte
-    if o.out.head != NULL or o.h.events & EVENT_HANGUP:
+    if origin_unsent(o) or o.h.events & EVENT_HANGUP:
         return True
     if o.h.events & EVENT_READ:
-        if recv(o.h.fd, &byte, 1, 0) >= 0 or scrubber_errno() != EAGAIN:
-            return True
-        o.h.events &= <uint8_t>~EVENT_READ
+        return origin_recv(e, o, &byte, 1) >= 0 or scrubber_errno() != EAGAIN
     return False
 
 
@@ -192,7 +212,7 @@ cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
         return -1
     o.activity_ns = e.now_ns
     if o.h.events & EVENT_WRITE:
-        result = queue_flush(e, &o.out, o.h.fd, &taken)
+        result = tls_flush(e, o.tls, &o.out, &taken) if o.tls != NULL else queue_flush(e, &o.out, o.h.fd, &taken)
     if result == 0:
         o.h.events &= <uint8_t>~EVENT_WRITE
     return result
@@ -204,7 +224,7 @@ cdef void request_send(Core* e, Exchange* x) noexcept nogil:
     x.sent_ns = e.now_ns
     x.rate_ns = e.now_ns
     o.requests += 1
-    if o.proxy_version and o.requests == 1 and not name_client(e, x, o):
+    if o.proxy_version and o.requests == 1 and o.tls == NULL and not name_client(e, x, o):
         origin_failed(e, o)
         return
     if head_write(e, x, o) < 0:
@@ -439,11 +459,11 @@ cdef void origin_answer_bad(Core* e, Exchange* x) noexcept nogil:
 cdef int origin_flush(Core* e, Origin* o) noexcept nogil:
     cdef uint64_t taken = 0
     cdef int result
-    if o.out.head == NULL:
+    if not origin_unsent(o):
         return 1
     if not o.h.events & EVENT_WRITE:
         return 0
-    result = queue_flush(e, &o.out, o.h.fd, &taken)
+    result = tls_flush(e, o.tls, &o.out, &taken) if o.tls != NULL else queue_flush(e, &o.out, o.h.fd, &taken)
     if taken:
         o.activity_ns = e.now_ns
     if result == 0:
@@ -453,6 +473,8 @@ cdef int origin_flush(Core* e, Origin* o) noexcept nogil:
         # The answer may be on its way all the same (413 and a close): let the reading side find out.
         if o.h.events & EVENT_READ:
             queue_clear(e, &o.out)
+            if o.tls != NULL:
+                queue_clear(e, &o.tls.wire)
             o.reusable = 0
             return 0
         origin_failed(e, o)
@@ -470,7 +492,7 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
         else:
             origin_close(e, o)
         return
-    if o.state == ORIGIN_CONNECTING:
+    if o.state == ORIGIN_CONNECTING or o.state == ORIGIN_HANDSHAKE:
         connect_failed(e, o, 504)
         return
     if o.state == ORIGIN_TUNNEL:
@@ -478,7 +500,7 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil:
     c = x.client
     due = o.activity_ns + route_read_ns(x)
     # While the client is the one who is slow, its own deadlines count.
-    if c.out.head != NULL or x.pipe_down != NULL or (not x.request_done and o.out.head == NULL and x.pipe_up == NULL):
+    if client_unsent(c) or x.pipe_down != NULL or (not x.request_done and not origin_unsent(o) and x.pipe_up == NULL):
         due = e.now_ns + route_read_ns(x)
     if e.now_ns < due:
         timer_set(e, &o.h, earlier(due, e.now_ns + ORIGIN_CHECK_NS))
@@ -498,6 +520,7 @@ cdef inline bint spoke_first(const Origin* o) noexcept nogil:
 
 
 cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
+    """Ready for requests: TLS stands, where there is any."""
     cdef Exchange* x = o.exchange
     cdef OriginState* s = origin_state(e.shared.origins, x.spec)
     if s != NULL:
@@ -507,29 +530,65 @@ cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
     timer_clear(e, &o.h)
     timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
     # What a connection begins with, before any request, goes here.
-    if spoke_first(o):
+    if o.tls == NULL and spoke_first(o):
         origin_answer_bad(e, x)
     else:
         request_send(e, x)
 
 
-cdef bint quiet(Origin* o) noexcept nogil:
+cdef void origin_greet(Core* e, Origin* o) noexcept nogil:
+    """Connected; TLS begins, behind the PROXY header where one is due."""
+    cdef Exchange* x = o.exchange
+    cdef uint8_t name[256]
+    cdef Span wanted = x.spec.tls_name
+    if o.proxy_version and not name_client(e, x, o):
+        connect_failed(e, o, 502)
+        return
+    o.tls = tls_new(e, &o.h, <SSL_CTX*>x.policy.policy.tls_origins[x.spec - x.policy.policy.origins])
+    if o.tls == NULL:
+        e.totals.origin_shortages += 1
+        connect_failed(e, o, 503)
+        return
+    o.tls.wire = o.out              # what is left of that header
+    memset(&o.out, 0, sizeof(Queue))
+    memcpy(name, x.policy.policy.text + wanted.off, wanted.len)
+    name[wanted.len] = 0
+    SSL_set_connect_state(o.tls.ssl)
+    o.state = ORIGIN_HANDSHAKE
+    if not scrubber_expect(o.tls.ssl, <const char*>name):
+        connect_failed(e, o, 502)
+        return
+    o.h.events |= EVENT_READ
+    origin_shake(e, o)
+
+
+cdef void origin_shake(Core* e, Origin* o) noexcept nogil:
+    cdef uint64_t taken = 0
+    cdef int outcome
+    if o.tls.wire.head != NULL and o.h.events & EVENT_WRITE and queue_flush(e, &o.tls.wire, o.h.fd, &taken) == 0:
+        o.h.events &= <uint8_t>~EVENT_WRITE
+    outcome = tls_shake(e, o.tls)
+    if outcome == 1:
+        origin_connected(e, o)
+    elif outcome < 0:
+        connect_failed(e, o, 502)
+
+
+cdef bint quiet(Core* e, Origin* o) noexcept nogil:
     """An idle connection has neither ended nor brought bytes that nobody asked for. An edge alone does not say so: what came between the
     look at the edges and the reading of an answer is told of again when it has been read."""
     cdef uint8_t byte
-    if o.h.events & EVENT_HANGUP or recv(o.h.fd, &byte, 1, MSG_PEEK) >= 0:
+    # Of TLS, there may be tickets.
+    if o.h.events & EVENT_HANGUP or origin_recv(e, o, &byte, 1) >= 0:
         return False
-    if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
-        return False
-    o.h.events &= <uint8_t>~EVENT_READ
-    return True
+    return scrubber_errno() == EAGAIN or scrubber_errno() == EINTR
 
 
 cdef void origin_step(Core* e, Origin* o) noexcept nogil:
     cdef Exchange* x = o.exchange
     cdef Client* c
     if o.state == ORIGIN_IDLE:
-        if not quiet(o):
+        if not quiet(e, o):
             origin_close(e, o)
         return
     if o.state == ORIGIN_TUNNEL:
@@ -542,12 +601,17 @@ cdef void origin_step(Core* e, Origin* o) noexcept nogil:
         if scrubber_socket_error(o.h.fd):
             connect_failed(e, o, 502)
             return
-        origin_connected(e, o)
-    elif not x.request_done or o.out.head != NULL:
+        if e.origin_pools[o.origin_id].context != NULL:
+            origin_greet(e, o)
+        else:
+            origin_connected(e, o)
+    elif o.state == ORIGIN_HANDSHAKE:
+        origin_shake(e, o)
+    elif not x.request_done or origin_unsent(o):
         request_pump(e, x)
     if c.exchange == x and x.origin == o:
         response_pump(e, x)
-    if c.exchange == x and (x.response_done or c.out.head != NULL):
+    if c.exchange == x and (x.response_done or client_unsent(c)):
         client_step(e, c)
 
 
@@ -559,17 +623,21 @@ cdef void idle_close(Core* e, OriginPool* pool) noexcept nogil:
 cdef void pool_update(Core* e, const AreaSpec* area, const PoolSpec* owner, const OriginSpec* spec) noexcept nogil:
     cdef OriginPool* pool = &e.origin_pools[spec.origin_id]
     cdef bint before = pool.seen + 1 == e.swaps
+    cdef void* context
     pool.idle_ns = area.origin_idle_ns
     pool.connections_max = spec.connections_max if spec.connections_max else area.origin_connections_max
     pool.pool_id = owner.pool_id
     pool.seen = e.swaps
+    context = e.policy.policy.tls_origins[spec - e.policy.policy.origins] if e.policy.policy.tls_origins != NULL else NULL
     # A new origin is none that those who wait know of.
     if before and origin_standing(owner, spec, origin_state(e.shared.origins, spec), e.now_ns) == STANDING_GOOD:
         wait_fill(e, <uint16_t>spec.origin_id)
-    if pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0:
+    if (pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0
+            and pool.context == context):
         return
     pool.epoch += 1
     pool.turn = 0
+    pool.context = context
     pool.address_bytes = spec.address_bytes
     memcpy(pool.sockaddr, spec.sockaddr, spec.address_bytes)
     idle_close(e, pool)

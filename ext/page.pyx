@@ -68,6 +68,15 @@ cdef void body_begin(Exchange* x, Writer* w) noexcept nogil:
     x.page = NULL
 
 
+cdef bint page_seal(Core* e, Client* c, Exchange* x, const uint8_t* data, uint64_t n) noexcept nogil:
+    """A piece of a body into records. What the socket does not take at once waits: a piece at most."""
+    if n > BUFFER_BYTES:
+        n = BUFFER_BYTES
+    x.page_sent += <uint32_t>n
+    x.bytes_out += n
+    return client_write(e, c, data, n) >= 0
+
+
 cdef int page_pump(Core* e, Client* c, Exchange* x) noexcept nogil:
     cdef const uint8_t* data
     cdef uint8_t scratch[20]
@@ -82,6 +91,10 @@ cdef int page_pump(Core* e, Client* c, Exchange* x) noexcept nogil:
         if not c.h.events & EVENT_WRITE:
             client_blocked(e, c)
             return 0
+        if c.tls != NULL:
+            if not page_seal(e, c, x, data + x.page_sent, n - x.page_sent):
+                return -1
+            continue
         sent = send(c.h.fd, data + x.page_sent, n - x.page_sent, MSG_NOSIGNAL)
         if sent < 0:
             if scrubber_errno() == EINTR:

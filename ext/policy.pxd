@@ -24,6 +24,7 @@ cdef struct PolicyHeader:       # 256 bytes
     Section pages
     Section edits
     Section parts
+    Section certificates
     Section text                # bytes that Span fields point into
     Section source              # JSON of the gateway file and mandates it was made of: a new supervisor finds everything here
     uint32_t prefix_sets        # how many prefix images belong to it
@@ -35,7 +36,7 @@ cdef struct PolicyHeader:       # 256 bytes
     uint64_t never_block        # prefix set index + 1
     uint32_t log_lines          # 0: no access lines are wanted
     uint32_t log_pass_per_s     # lines of requests that passed and were served, a worker; 0: all
-    uint8_t reserved[32]
+    Rate handshakes_client      # TLS handshakes of one client, over all workers
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds
@@ -46,7 +47,22 @@ cdef struct ListenerSpec:       # 128 bytes
     Span rules                  # into area_rules: connection rules asked at accept (all areas here agree)
     uint32_t scheme             # 0 http, 1 https
     uint32_t proxy              # prefix set index + 1 of peers that name their client by the PROXY protocol; 0: none
-    uint32_t reserved[16]
+    uint64_t handshake_ns       # accept to TLS
+    uint32_t tls                # LISTENER_TLS_*; 0: clear text
+    uint32_t reserved[13]
+
+cdef enum:
+    LISTENER_TLS = 1
+    LISTENER_TLS_STRICT = 2     # a name that no area has is refused
+    LISTENER_TLS_13 = 4         # nothing older
+    LISTENER_TLS_H2 = 8
+    LISTENER_TLS_FLAGS = 15
+
+cdef struct CertificateSpec:    # 64 bytes; a certificate with those above it, and its key
+    Span chain                  # into text: PEM
+    Span key                    # PEM
+    Span staple                 # DER: an OCSP response; len 0: none
+    uint32_t reserved[10]
 
 # What an upgraded connection may take; 0: no limit.
 cdef struct TunnelSpec:         # 48 bytes
@@ -111,8 +127,13 @@ cdef struct AreaSpec:           # 512 bytes
     Span response_edits
     Span error_pages            # into pages: for our own answers; the one for all others last
     uint32_t maintenance        # page index + 1; 0: none
-    uint32_t reserved_page
-    uint8_t reserved[152]
+    uint32_t https_page         # page index + 1: what is asked in clear text is sent to https; 0: it is served
+    Span certificates           # into certificates; len 0: no TLS here
+    Span client_authorities     # into text: PEM of who may vouch for a client
+    Span hello_rules            # into area_rules: asked with a ClientHello
+    uint32_t client_certificate  # TLS_CLIENT_*
+    uint32_t reserved_tls
+    uint8_t reserved[120]
 
 cdef enum:
     AREA_RATELIMIT_FIELDS = 1   # send RateLimit, RateLimit-Policy
@@ -157,12 +178,17 @@ cdef struct OriginSpec:         # 192 bytes
     uint64_t key                # never 0; whose state an entry of the region ORIGINS is
     uint32_t weight             # 1..256
     uint32_t flags              # ORIGIN_*
-    uint8_t reserved[24]
+    Span authorities            # into text: PEM of who may vouch for it (ORIGIN_TLS)
+    Span tls_name               # whom its certificate has to name: a host, or an address
+    uint32_t certificate        # that we show it: index into certificates + 1; 0: none
+    uint32_t reserved
 
 cdef enum:
     ORIGIN_BACKUP = 1           # only while no other is available
     ORIGIN_PROXY_V1 = 2         # the PROXY header that each connection begins with
     ORIGIN_PROXY_V2 = 4
+    ORIGIN_TLS = 8
+    ORIGIN_TLS_UNVERIFIED = 16
 
 cdef enum:
     # Keys: one, or two of them combined.
@@ -173,6 +199,8 @@ cdef enum:
     KEY_PATH = 5
     KEY_HOST = 6
     KEY_AREA = 7
+    KEY_JA3 = 8
+    KEY_JA4 = 9
 
     UNIT_NONE = 0               # no limit: whatever matches is over it
     UNIT_REQUESTS = 1
@@ -180,6 +208,7 @@ cdef enum:
     UNIT_CONNECTIONS = 3
     UNIT_CONCURRENT = 4
     UNIT_ORIGIN_NS = 5          # seconds of the origin's time, in ns
+    UNIT_HANDSHAKES = 6         # of TLS, asked for
 
     CONDITION_METHOD = 1        # arg: bit mask over METHOD_*
     CONDITION_PATH = 2          # arg: MATCH_*, span
@@ -192,12 +221,15 @@ cdef enum:
     CONDITION_ACCOUNT = 9       # presents one
     CONDITION_RUSH = 10         # area-wide limits are shedding
     CONDITION_NEVER = 11        # cannot hold here (link_load until there is a link to watch)
+    CONDITION_JA3 = 12
+    CONDITION_JA4 = 13          # MATCH_EXACT, or MATCH_PARTS: each of its three parts a text or the beginning of one ("t13d*_*_e56*")
 
     MATCH_EXACT = 0
     MATCH_PREFIX = 1
     MATCH_SUFFIX = 2
     MATCH_CONTAINS = 3
     MATCH_PRESENT = 4
+    MATCH_PARTS = 5
 
     RUNG_VALID = 1              # RungSpec.available: while the mandate is valid
     RUNG_EXPIRED = 2            # and after it expired (its on_expiry)
@@ -260,6 +292,9 @@ cdef struct Policy:
     const PageSpec* pages
     const EditSpec* edits
     const PartSpec* parts
+    const CertificateSpec* certificates
+    void** tls_areas            # SSL_CTX by area, NULL: no TLS; NULL: not made (a policy that only is looked at)
+    void** tls_origins          # SSL_CTX by origin
     void** patterns             # compiled, by RouteSpec.pattern; NULL: not made (a policy that only is looked at)
     const uint8_t* text
     Prefixes prefixes[64]
@@ -270,6 +305,9 @@ cdef struct Policy:
 cdef const char* policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexcept nogil
 # Area index for a Host (exact, then the longest wildcard, then listener's, then policy's default); -1: none.
 # An area that the listener does not reach counts as not named. Letters of any case; one dot at the end is dropped.
+# The same, of a name that an area has; and whoever answers for the others.
+cdef int32_t policy_area_named(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil
+cdef int32_t policy_area_default(const Policy* p, const ListenerSpec* listener) noexcept nogil
 cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil
 # Is any never-block address inside this prefix (plen in the 128-bit form; 128: the address itself)?
 cdef bint policy_never_touches(const Policy* p, const Address* a, int plen) noexcept nogil

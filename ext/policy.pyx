@@ -7,11 +7,12 @@
 cdef enum:
     POLICY_TEXT_BYTES_MAX = 268435456
     POLICY_HOST_BYTES_MAX = 255
-    POLICY_UNITS = 6
-    POLICY_KEYS = 8
-    POLICY_CONDITIONS = 12
-    POLICY_MATCHES = 5
+    POLICY_UNITS = 7
+    POLICY_KEYS = 10
+    POLICY_CONDITIONS = 14
+    POLICY_MATCHES = 6
     HEADS_TEXT_MAX = 128
+    PEM_BYTES_MAX = 1048576
     POLICY_NS_MAX = 400000000000000000      # longer than any duration of a file
 
 ctypedef const char* Reason     # which check failed; NULL: none
@@ -53,8 +54,8 @@ cdef Reason policy_header(const PolicyHeader* h, uint64_t nbytes) noexcept nogil
         return "layout version"
     if h.header_bytes != sizeof(PolicyHeader) or h.total_bytes != nbytes:
         return "size"
-    if not all_zero(h.reserved, sizeof(h.reserved)):
-        return "header: reserved bytes"
+    if h.handshakes_client.count == 0 or h.handshakes_client.burst == 0 or not 0 < h.handshakes_client.period_ns <= POLICY_NS_MAX:
+        return "header: handshakes"
     if h.prefix_sets > 64 or h.enforce > 1 or not set_fits(h, h.never_block):
         return "header: prefix sets or enforce"
     if h.log_lines > 1 or h.log_pass_per_s > LOG_PASS_PER_S_MAX:
@@ -83,7 +84,7 @@ cdef Reason policy_sections(const PolicyHeader* h) noexcept nogil:
             and section_fits(h, &h.hosts, sizeof(HostSpec)) and section_fits(h, &h.origins, sizeof(OriginSpec))
             and section_fits(h, &h.pools, sizeof(PoolSpec)) and section_fits(h, &h.routes, sizeof(RouteSpec))
             and section_fits(h, &h.pages, sizeof(PageSpec)) and section_fits(h, &h.edits, sizeof(EditSpec))
-            and section_fits(h, &h.parts, sizeof(PartSpec))
+            and section_fits(h, &h.parts, sizeof(PartSpec)) and section_fits(h, &h.certificates, sizeof(CertificateSpec))
             and section_fits(h, &h.rules, sizeof(RuleSpec)) and section_fits(h, &h.area_rules, sizeof(uint16_t))
             and section_fits(h, &h.conditions, sizeof(ConditionSpec)) and section_fits(h, &h.rungs, sizeof(RungSpec))
             and section_fits(h, &h.text, 1) and section_fits(h, &h.source, 1)):
@@ -99,6 +100,8 @@ cdef Reason policy_listeners(const Policy* p) noexcept nogil:
         spec = &p.listeners[i]
         if spec.listener_id != i or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
             return "listener"
+        if spec.tls & ~<uint32_t>LISTENER_TLS_FLAGS or (spec.tls and not spec.tls & LISTENER_TLS) or spec.handshake_ns > POLICY_NS_MAX:
+            return "listener: TLS"
         if not set_fits(h, spec.proxy):
             return "listener: PROXY peers"
         if spec.default_area != AREA_NONE and spec.default_area >= h.areas.count:
@@ -127,7 +130,7 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
         if a.area_id >= AREAS_MAX or seen[a.area_id >> 6] >> (a.area_id & 63) & 1:
             return "area: index"
         seen[a.area_id >> 6] |= <uint64_t>1 << (a.area_id & 63)
-        if a.flags & ~AREA_FLAGS or a.account_kind > ACCOUNT_BASIC:
+        if a.flags & ~AREA_FLAGS or a.account_kind > ACCOUNT_CERTIFICATE:
             return "area: flags or account"
         if not span_fits(&a.name, h.text.count) or not span_fits(&a.account_name, h.text.count):
             return "area: text"
@@ -153,8 +156,44 @@ cdef Reason policy_areas(const Policy* p) noexcept nogil:
             return "area: tunnel"
         if not cache_fits(&a.cache):
             return "area: cache"
-        if not all_zero(a.reserved, sizeof(a.reserved)):
+        if not tls_fits(p, a):
+            return "area: TLS"
+        if not all_zero(a.reserved, sizeof(a.reserved)) or a.reserved_tls:
             return "area: reserved bytes"
+    return NULL
+
+
+cdef bint tls_fits(const Policy* p, const AreaSpec* a) noexcept nogil:
+    cdef const PolicyHeader* h = p.header
+    cdef const RuleSpec* r
+    cdef uint32_t k
+    if not span_fits(&a.certificates, h.certificates.count) or a.certificates.len > TLS_CHAINS_MAX:
+        return False
+    if not span_fits(&a.client_authorities, h.text.count) or a.client_certificate > TLS_CLIENT_REQUIRED:
+        return False
+    if a.https_page and (a.https_page > h.pages.count or p.pages[a.https_page - 1].location.len == 0):
+        return False
+    if a.client_certificate != TLS_CLIENT_NONE and (a.client_authorities.len == 0 or a.certificates.len == 0):
+        return False
+    if not span_fits(&a.hello_rules, h.area_rules.count) or a.hello_rules.len > RULES_AREA_MAX:
+        return False
+    for k in range(a.hello_rules.len):
+        r = &p.rules[p.area_rules[a.hello_rules.off + k]]
+        if r.unit != UNIT_HANDSHAKES and r.unit != UNIT_NONE:
+            return False
+    return True
+
+
+cdef Reason policy_certificates(const Policy* p) noexcept nogil:
+    cdef const CertificateSpec* c
+    cdef uint32_t i
+    for i in range(p.header.certificates.count):
+        c = &p.certificates[i]
+        if not (text_fits(p.header, &c.chain, PEM_BYTES_MAX) and text_fits(p.header, &c.key, PEM_BYTES_MAX)
+                and text_fits(p.header, &c.staple, PEM_BYTES_MAX)) or c.chain.len == 0 or c.key.len == 0:
+            return "certificate"
+        if not all_zero(<const uint8_t*>c.reserved, sizeof(c.reserved)):
+            return "certificate: reserved bytes"
     return NULL
 
 
@@ -234,7 +273,8 @@ cdef Reason policy_pools(const Policy* p) noexcept nogil:
 
 cdef inline bint origin_flags_fit(uint32_t flags) noexcept nogil:
     cdef uint32_t proxied = <uint32_t>(ORIGIN_PROXY_V1 | ORIGIN_PROXY_V2)
-    return not flags & ~(<uint32_t>ORIGIN_BACKUP | proxied) and flags & proxied != proxied
+    cdef uint32_t tls = <uint32_t>(ORIGIN_TLS | ORIGIN_TLS_UNVERIFIED)
+    return not flags & ~(<uint32_t>ORIGIN_BACKUP | proxied | tls) and flags & proxied != proxied and flags & tls != ORIGIN_TLS_UNVERIFIED
 
 
 cdef Reason policy_origins(const Policy* p) noexcept nogil:
@@ -258,7 +298,10 @@ cdef Reason policy_origins(const Policy* p) noexcept nogil:
         if not ((o.family == 2 and o.address_bytes == 16) or (o.family == 10 and o.address_bytes == 28)
                 or (o.family == 1 and 3 < o.address_bytes <= 110)):
             return "origin: address"
-        if not all_zero(o.reserved, sizeof(o.reserved)):
+        if not span_fits(&o.authorities, h.text.count) or not text_fits(h, &o.tls_name, POLICY_HOST_BYTES_MAX) or (
+                o.certificate > h.certificates.count or (o.certificate and not o.flags & ORIGIN_TLS)):
+            return "origin: TLS"
+        if o.reserved:
             return "origin: reserved bytes"
     return NULL
 
@@ -304,7 +347,8 @@ cdef Reason policy_rungs(const Policy* p) noexcept nogil:
 
 # A key that says who: then more than throttle and deny may be aimed at it.
 cdef inline bint key_names_source(const RuleSpec* r) noexcept nogil:
-    return (KEY_CLIENT <= r.key_a <= KEY_ACCOUNT) or (KEY_CLIENT <= r.key_b <= KEY_ACCOUNT)
+    return ((KEY_CLIENT <= r.key_a <= KEY_ACCOUNT) or (KEY_CLIENT <= r.key_b <= KEY_ACCOUNT)
+            or r.key_a >= KEY_JA3 or r.key_b >= KEY_JA3)
 
 
 # A key that a block can be aimed at: client, prefix or fingerprint alone, or a pair with client.
@@ -387,6 +431,7 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
     out.pages = <const PageSpec*>(base + h.pages.offset)
     out.edits = <const EditSpec*>(base + h.edits.offset)
     out.parts = <const PartSpec*>(base + h.parts.offset)
+    out.certificates = <const CertificateSpec*>(base + h.certificates.offset)
     out.text = base + h.text.offset
     # Rules first: listeners and areas follow indexes that policy_rules checks.
     reason = policy_conditions(out)
@@ -406,6 +451,8 @@ cdef Reason policy_load(const uint8_t* base, uint64_t nbytes, Policy* out) noexc
         reason = policy_origins(out)
     if reason == NULL:
         reason = policy_routes(out)
+    if reason == NULL:
+        reason = policy_certificates(out)
     if reason != NULL:
         memset(out, 0, sizeof(Policy))
     return reason
@@ -451,7 +498,7 @@ cdef int32_t policy_area_default(const Policy* p, const ListenerSpec* listener) 
     return <int32_t>area
 
 
-cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil:
+cdef int32_t policy_area_named(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil:
     cdef uint8_t name[POLICY_HOST_BYTES_MAX]
     cdef uint32_t i
     cdef int32_t area = -1
@@ -468,6 +515,11 @@ cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const ui
                 if name[i] == c'.':
                     area = host_reached(p, listener, name + i, length - i)
                 i += 1
+    return area
+
+
+cdef int32_t policy_area(const Policy* p, const ListenerSpec* listener, const uint8_t* host, uint32_t length) noexcept nogil:
+    cdef int32_t area = policy_area_named(p, listener, host, length)
     return area if area >= 0 else policy_area_default(p, listener)
 
 

@@ -26,6 +26,7 @@ cdef class PolicyImage:
     cdef Mapping mappings[PREFIX_SETS_MAX + 1]
     cdef int mapped
     cdef Patterns patterns          # of its routes
+    cdef TlsContexts tls
 
     def __init__(self, fd: int, prefix_fds=()):
         cdef Mapping* image = self.map(fd, sizeof(PolicyHeader), "policy")
@@ -41,6 +42,10 @@ cdef class PolicyImage:
         self.patterns = Patterns([self.text(self.policy.routes[i].path).encode() for i in range(h.routes.count)
                                   if self.policy.routes[i].match == ROUTE_PATTERN])
         self.policy.patterns = self.patterns.compiled
+        self.tls = TlsContexts()
+        self.tls.fill(&self.policy)
+        self.policy.tls_areas = <void**>self.tls.areas
+        self.policy.tls_origins = <void**>self.tls.origins
 
     def __dealloc__(self):
         cdef int i

@@ -65,6 +65,7 @@ cdef void pools_note(Core* e) noexcept nogil:
     pool_note(&e.notes, &e.gauges.pools[4])
     e.gauges.pools[5].used = pipes_taken(e)
     e.gauges.pools[5].size = e.pipe_count
+    pool_note(&e.tls, &e.gauges.pools[6])
 
 
 cdef Buffer* buffer_get(Core* e) noexcept nogil:

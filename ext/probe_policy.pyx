@@ -8,7 +8,7 @@ def probe_policy_layout() -> dict:
         "sizes": {
             "HEADER": sizeof(PolicyHeader), "LISTENER": sizeof(ListenerSpec), "AREA": sizeof(AreaSpec), "HOST": sizeof(HostSpec),
             "ORIGIN": sizeof(OriginSpec), "POOL": sizeof(PoolSpec), "CONDITION": sizeof(ConditionSpec), "RUNG": sizeof(RungSpec),
-            "RULE": sizeof(RuleSpec),
+            "RULE": sizeof(RuleSpec), "CERTIFICATE": sizeof(CertificateSpec),
             "SECTION": sizeof(Section), "SPAN": sizeof(Span), "AREA_RULE": sizeof(uint16_t),
             "ROUTE": sizeof(RouteSpec), "PAGE": sizeof(PageSpec), "EDIT": sizeof(EditSpec), "PART": sizeof(PartSpec),
         },
@@ -18,19 +18,21 @@ def probe_policy_layout() -> dict:
         },
         "KEYS": {
             "client": KEY_CLIENT, "prefix": KEY_PREFIX, "fingerprint": KEY_FINGERPRINT, "account": KEY_ACCOUNT, "path": KEY_PATH,
-            "host": KEY_HOST, "area": KEY_AREA,
+            "host": KEY_HOST, "area": KEY_AREA, "ja3": KEY_JA3, "ja4": KEY_JA4,
         },
         "UNITS": {
             "none": UNIT_NONE, "requests": UNIT_REQUESTS, "bytes": UNIT_BYTES, "connections": UNIT_CONNECTIONS,
-            "concurrent": UNIT_CONCURRENT, "origin_s": UNIT_ORIGIN_NS,
+            "concurrent": UNIT_CONCURRENT, "origin_s": UNIT_ORIGIN_NS, "handshakes": UNIT_HANDSHAKES,
         },
         "CONDITIONS": {
             "method": CONDITION_METHOD, "path": CONDITION_PATH, "host": CONDITION_HOST, "header": CONDITION_HEADER,
             "query": CONDITION_QUERY, "client": CONDITION_CLIENT, "fingerprint": CONDITION_FINGERPRINT, "known": CONDITION_KNOWN,
             "account": CONDITION_ACCOUNT, "rush": CONDITION_RUSH, "never": CONDITION_NEVER,
+            "ja3": CONDITION_JA3, "ja4": CONDITION_JA4,
         },
         "MATCHES": {
             "exact": MATCH_EXACT, "prefix": MATCH_PREFIX, "suffix": MATCH_SUFFIX, "contains": MATCH_CONTAINS, "present": MATCH_PRESENT,
+            "parts": MATCH_PARTS,
         },
         "METHODS": {
             "other": METHOD_OTHER, "GET": METHOD_GET, "HEAD": METHOD_HEAD, "POST": METHOD_POST, "PUT": METHOD_PUT,
@@ -50,14 +52,18 @@ def probe_policy_layout() -> dict:
         "FLAGS": {"AREA_RATELIMIT_FIELDS": AREA_RATELIMIT_FIELDS, "AREA_HOST_KEEP": AREA_HOST_KEEP, "ORIGIN_BACKUP": ORIGIN_BACKUP,
                   "AREA_SPLICE": AREA_SPLICE, "AREA_VIA_RESPONSE": AREA_VIA_RESPONSE, "AREA_SERVER_HIDE": AREA_SERVER_HIDE,
                   "ORIGIN_PROXY_V1": ORIGIN_PROXY_V1, "ORIGIN_PROXY_V2": ORIGIN_PROXY_V2,
+                  "ORIGIN_TLS": ORIGIN_TLS, "ORIGIN_TLS_UNVERIFIED": ORIGIN_TLS_UNVERIFIED, "LISTENER_TLS": LISTENER_TLS,
+                  "LISTENER_TLS_STRICT": LISTENER_TLS_STRICT, "LISTENER_TLS_13": LISTENER_TLS_13, "LISTENER_TLS_H2": LISTENER_TLS_H2,
                   "PAGE_FILE": PAGE_FILE, "EDIT_DROP": EDIT_DROP, "EDIT_PUT": EDIT_PUT},
+        "CLIENT_CERTIFICATES": {"off": TLS_CLIENT_NONE, "asked": TLS_CLIENT_ASKED, "required": TLS_CLIENT_REQUIRED},
         "CAPACITIES": {
             "LAYOUT_VERSION": LAYOUT_VERSION, "WORKERS_MAX": WORKERS_MAX, "AREAS_MAX": AREAS_MAX, "AREA_WORDS": AREA_WORDS,
             "LISTENERS_MAX": LISTENERS_MAX, "POOLS_MAX": POOLS_MAX, "ORIGINS_MAX": ORIGINS_MAX,
             "ORIGINS_POOL_MAX": ORIGINS_POOL_MAX, "RULES_MAX": RULES_MAX, "RUNGS_MAX": RUNGS_MAX, "CHARGES_MAX": CHARGES_MAX,
             "RULES_AREA_MAX": RULES_AREA_MAX, "HEADERS_MAX": HEADERS_MAX, "HEAD_BYTES_MAX": HEAD_BYTES_MAX,
             "PREFIX_SETS_MAX": PREFIX_SETS_MAX, "ROUTES_AREA_MAX": ROUTES_AREA_MAX, "EDITS_MAX": EDITS_MAX, "PARTS_MAX": PARTS_MAX,
-            "PAGE_BYTES_MAX": PAGE_BYTES_MAX, "ROUTE_PATH_BYTES_MAX": ROUTE_PATH_BYTES_MAX, "PATTERNS_MAX": PATTERNS_MAX,
+            "TLS_CHAINS_MAX": TLS_CHAINS_MAX, "PEM_BYTES_MAX": PEM_BYTES_MAX, "PAGE_BYTES_MAX": PAGE_BYTES_MAX,
+            "ROUTE_PATH_BYTES_MAX": ROUTE_PATH_BYTES_MAX, "PATTERNS_MAX": PATTERNS_MAX,
         },
     }
 

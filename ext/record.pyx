@@ -213,6 +213,8 @@ cdef void record_access(Core* e, Client* c, Exchange* x) noexcept nogil:
     put(&w, x.note, x.note_len)
     if c.proxy != NULL:
         put(&w, c.proxy.text, c.proxy.text_len)
+    if c.tls != NULL:
+        put(&w, c.tls.text, c.tls.text_len)
     if x.status:
         put_number(&w, b"http.response.status_code", 25, x.status)
     put_number(&w, b"http.response.body.bytes", 24, x.bytes_out)

@@ -164,7 +164,7 @@ cdef Reason route_area(const Policy* p, uint32_t index) noexcept nogil:
         page = &p.pages[a.error_pages.off + i]
         if (page.status != 0 and page.status < 400) or page.location.len or page.flags:
             return "area: error pages"
-    if not maintenance_fits(p, a.maintenance) or a.reserved_page:
+    if not maintenance_fits(p, a.maintenance):
         return "area: maintenance"
     return NULL
 

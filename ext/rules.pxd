@@ -13,6 +13,11 @@ cdef struct Facts:
     uint64_t prefix_key         # keyed hash of its /24 or /48
     uint64_t fingerprint        # 0: none
     uint64_t account_key        # keyed hash, 0: none
+    const uint8_t* ja3          # of the ClientHello, JA3_BYTES and JA4_BYTES of text; NULL: none
+    const uint8_t* ja4
+    uint64_t ja3_key            # keyed hashes, 0: none
+    uint64_t ja4_key
+    uint32_t hello_area         # area_id that was named there and asked; NO_AREA: none
     const uint8_t* path         # normalised
     uint32_t path_len
     Arrival arrival             # of a CHAIN's client
@@ -48,6 +53,8 @@ cdef struct Judgement:
 # accept: block table and connection-phase rules of the listener. Verdict PASS or DROP: there is nothing else to do to a connection, so
 # throttle drops the ones over the limit. A trusted proxy is not asked for: its clients are, with their first request.
 cdef void judge_connection(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
+# hello: blocks of the area that a ClientHello names, and its rules about handshakes and TLS fingerprints. Anything but PASS closes.
+cdef void judge_hello(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # request: block table again (other proofs, other areas, keys), then the area's rules. f.area is not NULL.
 cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # Is what is in flight for this client blocked by now (whole address, keys, area)? Never for who is never-block, nor in a dry run.

@@ -45,6 +45,10 @@ cdef uint64_t key_value(const Walk* w, uint32_t key) noexcept nogil:
         return f.fingerprint
     if key == KEY_ACCOUNT:
         return f.account_key
+    if key == KEY_JA3:
+        return f.ja3_key
+    if key == KEY_JA4:
+        return f.ja4_key
     if key == KEY_AREA:
         return <uint64_t>f.area.area_id + 1 if f.area != NULL else 0
     if f.head == NULL:
@@ -129,7 +133,7 @@ cdef void ask_limit(Walk* w, const RuleSpec* r, Asked* asked) noexcept nogil:
 # The severest verdict wins, the earlier rule on a tie; of several that throttle, the longest wait counts.
 cdef void take(Walk* w, const RuleSpec* r, int32_t rung, int measure, int verdict, const Admission* a) noexcept nogil:
     cdef Judgement* out = w.out
-    cdef bint counts = r.unit == UNIT_REQUESTS or r.unit == UNIT_CONNECTIONS
+    cdef bint counts = r.unit == UNIT_REQUESTS or r.unit == UNIT_CONNECTIONS or r.unit == UNIT_HANDSHAKES
     if out.rule >= 0 and verdict <= out.decided:
         if verdict == VERDICT_THROTTLE and out.decided == VERDICT_THROTTLE and a.retry_ns > out.retry_ns:
             out.retry_ns = a.retry_ns
@@ -381,6 +385,19 @@ cdef bint asked_at_accept(const Facts* f, uint16_t rule) noexcept nogil:
     return False
 
 
+cdef void judge_hello(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil:
+    cdef uint32_t i
+    cdef Walk w
+    walk_begin(&w, s, f, now_ns, out)
+    if not request_blocked(&w):
+        for i in range(f.area.hello_rules.len):
+            ask_rule(&w, &f.policy.rules[f.policy.area_rules[f.area.hello_rules.off + i]])
+        # There is no other answer to a ClientHello.
+        if out.decided != VERDICT_PASS:
+            out.decided = VERDICT_DROP
+    finish(&w)
+
+
 cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil:
     cdef const Policy* p = f.policy
     cdef uint16_t rule
@@ -393,6 +410,10 @@ cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* o
                 rule = p.area_rules[f.area.connection_rules.off + i]
                 if not asked_at_accept(f, rule):
                     ask_rule(&w, &p.rules[rule])
+            # A connection may ask for another area than the one that its ClientHello named.
+            if f.ja4 != NULL and f.hello_area != f.area.area_id:
+                for i in range(f.area.hello_rules.len):
+                    ask_rule(&w, &p.rules[p.area_rules[f.area.hello_rules.off + i]])
         for i in range(f.area.rules.len):
             ask_rule(&w, &p.rules[p.area_rules[f.area.rules.off + i]])
     finish(&w)

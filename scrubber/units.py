@@ -57,7 +57,7 @@ _DURATION = re.compile(rf"({_NUMBER})\s*([a-zµ]+)\s*")
 _AMOUNT = re.compile(rf"({_NUMBER})\s*([A-Za-z_]*)")
 _PERIOD = re.compile(r"(\d*)\s*([a-z]+)")
 
-LimitUnit = Literal["requests", "bytes", "connections", "concurrent", "origin_s"]
+LimitUnit = Literal["requests", "bytes", "connections", "concurrent", "origin_s", "handshakes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +184,8 @@ _WORDS: dict[str, tuple[LimitUnit, int]] = {
     "requests": ("requests", 1),
     "connection": ("connections", 1),
     "connections": ("connections", 1),
+    "handshake": ("handshakes", 1),
+    "handshakes": ("handshakes", 1),
     "origin_s": ("origin_s", NS_PER_S),
     "origin_ms": ("origin_s", 1_000_000),
 }
@@ -200,7 +202,7 @@ def _amount(text: str, whole: str) -> tuple[LimitUnit, int, bool]:
         raise ValueRefused(
             f"{whole!r}: unknown unit {word!r}",
             expected=LIMIT_EXPECTED,
-            hint="units: requests (or none), connections, concurrent, origin_s, B, kB, MB, GB, KiB, MiB, GiB",
+            hint="units: requests (or none), connections, handshakes, concurrent, origin_s, B, kB, MB, KiB, MiB, GiB",
         )
     total = Fraction(found[1]) * factor
     if total.denominator != 1:

@@ -40,6 +40,7 @@ class Snapshot:
     now_ns: int
     cache: Mapping[str, int] = field(default_factory=lambda: {"bytes": 0, "used": 0, "entries": 0})
     blocks_save_failures: int = 0
+    certificates_expire: Mapping[str, float] = field(default_factory=dict)  # area -> Unix time of the first
 
 
 class Text:
@@ -165,7 +166,7 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     paused = "Pauses of accepting, of 50 ms each: descriptors ran out here."
     one("scrubber_accept_shortages", paused, "accept_shortages")
     one("scrubber_bad_requests", "Requests refused for their bytes.", "bad_requests")
-    phases = ("head", "body", "idle", "write")
+    phases = ("head", "body", "idle", "write", "handshake")
     timeouts: list[tuple[Labels, float]] = [({"phase": phase}, totals[f"timeouts_{phase}"]) for phase in phases]
     text.counter("scrubber_timeouts", "Client connections cut by a deadline.", timeouts)
     one("scrubber_origin_connects", "Connections made to origins.", "origin_connects")
@@ -185,6 +186,11 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_ring_acts", "Acts recorded.", "ring_acts")
     one("scrubber_ring_acts_refused", "Acts not done because they could not be recorded.", "ring_acts_refused")
     one("scrubber_table_full", "Counts or buffers that found no room.", "table_full")
+    one("scrubber_tls_handshakes", "TLS handshakes with clients.", "handshakes")
+    one("scrubber_tls_handshakes_resumed", "Of these, by a ticket.", "handshakes_resumed")
+    one("scrubber_tls_handshakes_failed", "Handshakes that came to nothing.", "handshakes_failed")
+    refused = "Handshakes cut off before they cost anything: blocks, rules, the client's share."
+    one("scrubber_tls_handshakes_refused", refused, "handshakes_refused")
     one("scrubber_tunnels_opened", "Upgrades that origins granted.", "tunnels")
     one("scrubber_tunnels_refused", "Upgrades beyond client_max or total_max.", "tunnels_refused")
     one("scrubber_tunnels_cut", "Tunnels ended by a limit, a block or a reload.", "tunnels_cut")
@@ -247,6 +253,9 @@ def _state(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_enforcing", "0: dry run.", [({}, int(snapshot.enforce))])
     expires: list[tuple[Labels, float]] = [({"mandate": name}, at) for name, at in snapshot.mandates_expire.items()]
     text.gauge("scrubber_mandate_expires_seconds", "Unix time at which a mandate ends.", expires, "seconds")
+    ends: list[tuple[Labels, float]] = [({"area": name}, at) for name, at in snapshot.certificates_expire.items()]
+    first = "Unix time at which the first of an area's certificates expires."
+    text.gauge("scrubber_certificate_expires_seconds", first, ends, "seconds")
     text.counter("scrubber_log_lines", "Lines written, over all destinations of the log.", [({}, snapshot.log_lines)])
     text.counter(
         "scrubber_log_lines_lost", "Lines that a destination of the log did not take.", [({}, snapshot.log_lines_lost)]

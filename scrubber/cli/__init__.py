@@ -10,6 +10,7 @@ import click
 
 from scrubber import __version__
 from scrubber.cli.check import check
+from scrubber.cli.dev_cert import dev_cert
 from scrubber.cli.output import Commands
 from scrubber.cli.remote import block, blocks, drain, purge, reload, reopen, status, unblock, undrain, upgrade
 from scrubber.cli.run import run
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (run, check, status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade):
+for command in (run, check, status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade, dev_cert):
     main.add_command(command)

@@ -26,6 +26,7 @@ from scrubber.config.origins import ORIGIN, Origin, Pool, PoolSettings, check_or
 from scrubber.config.pages import MAINTENANCE, PAGE, Maintenance, Page
 from scrubber.config.routes import Route
 from scrubber.config.routes_check import PageReader, check_area, check_patterns
+from scrubber.config.tls import AreaTls, TlsReader, check_tls
 from scrubber.config.tunnel import Tunnel, Upgrades
 from scrubber.config.users import Users
 from scrubber.config.walk import Derived, Doc, OneOrMore, Reads, Report, integer, measured, nearest, read
@@ -46,9 +47,9 @@ AREAS_MAX = 256
 HEADERS_MAX = 128
 HEAD_BYTES_MAX = 16384
 
-ACCOUNT_EXPECTED = '"header:NAME", "cookie:NAME", "bearer" or "basic"'
-AccountKind = Literal["none", "header", "cookie", "bearer", "basic"]
-ACCOUNT_KINDS: tuple[AccountKind, ...] = ("none", "header", "cookie", "bearer", "basic")
+ACCOUNT_EXPECTED = '"header:NAME", "cookie:NAME", "bearer", "basic" or "certificate"'
+AccountKind = Literal["none", "header", "cookie", "bearer", "basic", "certificate"]
+ACCOUNT_KINDS: tuple[AccountKind, ...] = ("none", "header", "cookie", "bearer", "basic", "certificate")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
 S = NS_PER_S
@@ -66,7 +67,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _parse_account(value: Any) -> Account:
     word, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     kind = next((k for k in ACCOUNT_KINDS if k == word), None)
-    if kind in ("bearer", "basic", "none") and not colon:
+    if kind in ("bearer", "basic", "certificate", "none") and not colon:
         return Account(kind)
     if kind in ("header", "cookie") and _TOKEN.fullmatch(name):
         return Account(kind, name.lower() if kind == "header" else name)
@@ -78,7 +79,12 @@ def _show_account(account: Account) -> str:
     return f'"{account.kind}:{account.name}"' if account.name else f'"{account.kind}"'
 
 
-ACCOUNT = Reads(_parse_account, Account(), '`"header:NAME"`, `"cookie:NAME"`, `"bearer"`, `"basic"`', _show_account)
+ACCOUNT = Reads(
+    _parse_account,
+    Account(),
+    '`"header:NAME"`, `"cookie:NAME"`, `"bearer"`, `"basic"`, `"certificate"` (the subject of the client\'s)',
+    _show_account,
+)
 
 
 def _time(low: str, high: str) -> Reads:
@@ -251,6 +257,9 @@ class Area(PoolSettings, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[AreaLimits, Doc("What one request may take.")] = AreaLimits()
     upgrade: Upgrades = ("websocket",)
     tunnel: Annotated[Tunnel, Doc("What an upgraded connection may take.")] = Tunnel()
+    tls: Annotated[
+        AreaTls | None, Doc("TLS: the area's certificates. Without it, it is served in clear text only.")
+    ] = None
     splice: Annotated[
         bool, Doc("Move large bodies from socket to socket inside the kernel; `false`: copy them, for comparison.")
     ] = True
@@ -279,6 +288,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             unit="connections",
         ),
     ] = 128
+    handshakes_client_per_s: Annotated[
+        int,
+        integer(1, 1_000_000),
+        Doc(
+            "TLS handshakes a second of one client, over all workers, and eight times as many at once; more are cut "
+            "off before they cost anything. Trusted proxies are not counted.",
+            unit="handshakes",
+        ),
+    ] = 50
     tarpit_max: Annotated[
         int,
         integer(0, 2**24),
@@ -416,16 +434,38 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     for i, area in enumerate(gateway.areas):
         any_host = area.default or _is_listener_default(gateway, area.name)
         check_area(area, report, f"area[{i}]", any_host=any_host)
-    pages = PageReader(Path(path).absolute().parent, report)
+    home = Path(path).absolute().parent
+    pages, tls = PageReader(home, report), TlsReader(home, report)
+    areas = (pages.area(area, f"area[{i}]") for i, area in enumerate(gateway.areas))
     gateway = msgspec.structs.replace(
-        gateway, areas=tuple(pages.area(area, f"area[{i}]") for i, area in enumerate(gateway.areas))
+        gateway, areas=tuple(_with_tls(area, f"area[{i}]", tls) for i, area in enumerate(areas))
     )
+    check_tls(gateway.areas, any(each.tls and each.tls.on for each in gateway.listeners), report)
     resolved = _resolve(gateway, Path(path).absolute())
     socket_bytes = len(resolved.admin.socket.encode())
     if socket_bytes > UNIX_PATH_BYTES_MAX:
         hint = "choose a shorter state_dir, or an absolute admin.socket"
         report.error("admin.socket", f"its path has {socket_bytes} bytes", f"at most {UNIX_PATH_BYTES_MAX}", hint)
     return resolved
+
+
+def _with_tls(area: Area, here: str, tls: TlsReader) -> Area:
+    """With what the files of its certificates, and of its origins', hold."""
+    replace = msgspec.structs.replace
+
+    def origins(of: tuple[Origin, ...], place: str) -> tuple[Origin, ...]:
+        single = len(of) == 1
+        places = [f"{place}.origins" if single else f"{place}.origins[{k}]" for k in range(len(of))]
+        return tuple(replace(each, tls=tls.origin(each.tls, f"{at}.tls")) for at, each in zip(places, of, strict=True))
+
+    return replace(
+        area,
+        tls=tls.area(area.tls, f"{here}.tls"),
+        origins=origins(area.origins, here),
+        pools=tuple(
+            replace(pool, origins=origins(pool.origins, f"{here}.pool[{k}]")) for k, pool in enumerate(area.pools)
+        ),
+    )
 
 
 def area_names(gateway: Gateway, report: Report) -> list[str] | None:

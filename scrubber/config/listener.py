@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from scrubber.config.network import ENDPOINT, Endpoint, parse_endpoint, parse_origin_endpoint, parse_prefix
+from scrubber.config.tls import LISTENER_TLS, ListenerTls
 from scrubber.config.walk import Doc, OneOrMore, Reads, Report, nearest
 from scrubber.errors import ValueRefused
 
@@ -95,6 +96,11 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             '["192.0.2.10"]',
         ),
     ] = ()
+    tls: Annotated[
+        ListenerTls | None,
+        LISTENER_TLS,
+        Doc("Speak TLS, with the certificates of the areas.", "true", default="clear text"),
+    ] = None
     areas: Annotated[
         tuple[str, ...],
         OneOrMore(),

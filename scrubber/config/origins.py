@@ -13,6 +13,7 @@ import msgspec
 
 from scrubber.config.names import NAME
 from scrubber.config.network import HOST, ORIGIN_ENDPOINT, Endpoint
+from scrubber.config.tls import ORIGIN_TLS, OriginTls
 from scrubber.config.walk import Derived, Doc, OneOrMore, Prepared, Reads, Report, integer, measured
 from scrubber.errors import ValueRefused
 from scrubber.units import NS_PER_S, format_duration, format_share, parse_duration_ns, parse_share_ppm
@@ -167,6 +168,9 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     weight: Annotated[int, integer(1, 256), Doc("Its share against the others of its pool.", "3")] = 1
     backup: Annotated[bool, Doc("Only while none of the others serves.")] = False
+    tls: Annotated[
+        OriginTls | None, ORIGIN_TLS, Doc("Speak TLS to it.", '{ name = "app.internal" }', default="clear text")
+    ] = None
     via: Annotated[str, Derived()] = ""  # the name and port that the address came from
     proxy_protocol: Annotated[
         Literal["off", "v1", "v2"],

@@ -11,9 +11,22 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from scrubber.config.gateway import Gateway, area_names
 from scrubber.config.walk import Report, nearest
-from scrubber.mandate.schema import KEYS, MEASURES, PATTERNS_MAX, POWERS, RUNGS_MAX, Mandate, Rule, Rung, When
+from scrubber.mandate.schema import (
+    HELLO_KEYS,
+    KEYS,
+    MEASURES,
+    PATTERNS_MAX,
+    POWERS,
+    RUNGS_MAX,
+    Mandate,
+    Rule,
+    Rung,
+    When,
+)
 from scrubber.units import format_duration
 
 # ext/capacity.pxd; tests/unit/test_mandate_schema.py compares.
@@ -24,6 +37,7 @@ PREFIX_SETS_MAX = 64
 
 PREFIX_KEY_V4 = 24  # what the key "prefix" stands for
 PREFIX_KEY_V6 = 48
+BLOCKABLE = frozenset({("client",), ("prefix",), ("fingerprint",)})
 CHARGED_LATER = frozenset({"bytes", "origin_s", "concurrent"})
 AVAILABLE = frozenset({"observe", "throttle", "tarpit", "deny", "drop", "block"})
 SOURCELESS_MEASURES = frozenset({"observe", "throttle", "challenge", "deny"})
@@ -89,12 +103,24 @@ def _check_key(rule: Rule, here: str, report: Report) -> None:
         report.error(here, "a rule with neither limit nor condition meets everybody", "a limit, or a condition")
     if rule.limit is not None and rule.limit.unit == "connections" and "path" in rule.per:
         report.error(f"{here}.per", "a connection has no path", "one of: " + ", ".join(k for k in KEYS if k != "path"))
+    if rule.limit is not None and rule.limit.unit == "handshakes":
+        _check_handshakes(rule, here, report)
     if unlimited and rule.per and not rule.names_source:
         report.error(f"{here}.limit", "a rule without a limit needs a key that says who", 'per = "client", or a limit')
 
 
+def _check_handshakes(rule: Rule, here: str, report: Report) -> None:
+    """What a rule about handshakes may ask: there is no request yet."""
+    for key in rule.per:
+        if key not in HELLO_KEYS:
+            report.error(f"{here}.per", f"a handshake has no {key}", "one of: " + ", ".join(sorted(HELLO_KEYS)))
+    if msgspec.structs.replace(rule.when, ja3=(), ja4=(), client=(), known=None) != When():
+        hint = "there is no request yet"
+        report.error(f"{here}.when", "a rule about handshakes knows no more", "client, known, ja3, ja4", hint)
+
+
 def _check_conditions(when: When, here: str, report: Report) -> None:
-    for field in ("path", "host", "query", "fingerprint"):
+    for field in ("path", "host", "query", "fingerprint", "ja3", "ja4"):
         if len(getattr(when, field)) > PATTERNS_MAX:
             report.error(f"{here}.{field}", "too many patterns", f"at most {PATTERNS_MAX}")
     for name, test in when.header.items():
@@ -157,7 +183,7 @@ def _check_aim(rule: Rule, measure: str, here: str, place: str, report: Report) 
 
 
 def _check_block(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: Report) -> None:
-    blockable = len(rule.per) == 1 or "client" in rule.per
+    blockable = rule.per in BLOCKABLE or "client" in rule.per
     if not blockable:
         hint = "a block is aimed at a client, a prefix or a fingerprint; of a pair, at its client"
         report.error(place, f'"{"+".join(rule.per)}" names no source that can be blocked', "a key with client", hint)
@@ -195,7 +221,7 @@ def _check_covered(gateway: Gateway, report: Report, mandates: Sequence[tuple[Ma
     covered = {name for mandate, _ in mandates for name in mandate.head.areas}
     for i, area in enumerate(gateway.areas):
         if area.name not in covered:
-            hint = f"name it in a mandate: areas = [\"{area.name}\"]"
+            hint = f'name it in a mandate: areas = ["{area.name}"]'
             message = f"no mandate covers area {area.name!r}: nothing may be done to who attacks it"
             report.warning(f"area[{i}].name", message, "a mandate that names it", hint)
 

@@ -25,10 +25,12 @@ from scrubber.mandate.compile_gateway import GatewayWriter, share_of_worker
 from scrubber.mandate.image import Image, PrefixSets, area_mask
 from scrubber.mandate.never_block import machine_addresses, never_block
 from scrubber.mandate.resolved import Answers, resolved
-from scrubber.mandate.schema import Mandate, Pattern, Rule, Rung, When
+from scrubber.mandate.schema import HELLO_KEYS, Mandate, Pattern, Rule, Rung, When
 from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots, assign_slots
+from scrubber.units import NS_PER_S
 
+HANDSHAKES_BURST = 8  # seconds' worth of a client's handshakes at once
 DEBT_NS_MAX = 600_000_000_000  # nobody pays for more than ten minutes, however large one answer was
 
 
@@ -144,6 +146,16 @@ def asked_at_accept(rule: Rule) -> bool:
     return in_time and only_client and set(rule.per) <= {"client", "prefix"}
 
 
+def asked_at_hello(rule: Rule) -> bool:
+    """Whether a rule is asked once a connection, with its ClientHello: about handshakes, or about nothing but who
+    speaks TLS in this way."""
+    if rule.limit is not None:
+        return rule.limit.unit == "handshakes"
+    about = rule.when.ja3 or rule.when.ja4
+    only = msgspec.structs.replace(rule.when, ja3=(), ja4=(), client=(), known=None) == When()
+    return bool(about) and only and set(rule.per) <= HELLO_KEYS
+
+
 class _Compiler:
     """Writes all sections of one image."""
 
@@ -168,6 +180,7 @@ class _Compiler:
             image=self.image,
             prefixes=self.prefixes,
             rules_of_area=self._rules_of_area,
+            hello_rules_of_area=self._hello_rules_of_area,
             rules_of_listener=self._rules_of_listener,
         ).write()
         self.image.bytes_of["source"] += msgspec.json.encode(self.source)
@@ -181,6 +194,9 @@ class _Compiler:
             never,
             int(bool(gateway.log.access)),
             -(-gateway.log.sample_pass_per_s // gateway.workers),
+            limits.handshakes_client_per_s,
+            NS_PER_S,
+            HANDSHAKES_BURST * limits.handshakes_client_per_s,
         )
         names = [f"{mandate.id}/{rule.name}" for _, mandate, rule in self.listed]
         return CompiledPolicy(self.image.finish(generation, head), self.prefixes.images(), names)
@@ -191,8 +207,14 @@ class _Compiler:
             index
             for index, mandate, rule in self.listed
             if name in mandate.head.areas
+            and not asked_at_hello(rule)
             and (rule.limit is not None and rule.limit.unit == "connections") == connections
         ]
+        return self.image.span("area_rules", (layout.AREA_RULE.pack(i) for i in found))
+
+    def _hello_rules_of_area(self, name: str) -> tuple[int, int]:
+        """Span of an area's rules that are asked with a ClientHello."""
+        found = [i for i, mandate, rule in self.listed if name in mandate.head.areas and asked_at_hello(rule)]
         return self.image.span("area_rules", (layout.AREA_RULE.pack(i) for i in found))
 
     def _rules_of_listener(self, listener: Listener) -> tuple[int, int]:
@@ -254,6 +276,8 @@ class _Compiler:
         last = len(when.fingerprint) - 1
         for i, fingerprint in enumerate(when.fingerprint):
             out.append(self._condition("fingerprint", arg=int(fingerprint, 16), any_next=i < last))
+        for kind, prints in (("ja3", when.ja3), ("ja4", when.ja4)):
+            out += self._any_of(kind, prints)
         for kind, wanted in (("known", when.known), ("account", when.account), ("rush", when.rush)):
             if wanted is not None:
                 out.append(self._condition(kind, negate=not wanted))

@@ -16,6 +16,7 @@ from scrubber.config.gateway import Area, Gateway
 from scrubber.config.listener import Listener
 from scrubber.config.network import Endpoint
 from scrubber.config.origins import Origin, PoolSettings
+from scrubber.config.tls import Certificate, ListenerTls
 from scrubber.mandate import layout
 from scrubber.mandate.bounds import area_bounds
 from scrubber.mandate.compile_routes import RouteWriter
@@ -39,6 +40,7 @@ class GatewayWriter:
     image: Image
     prefixes: PrefixSets
     rules_of_area: Callable[[str, bool], RuleSpan]  # name, about connections
+    hello_rules_of_area: Callable[[str], RuleSpan]
     rules_of_listener: Callable[[Listener], RuleSpan]
     patterns: list[str] = field(default_factory=list)  # of routes, in their order
 
@@ -59,13 +61,15 @@ class GatewayWriter:
         limits, workers = area.limits, self.gateway.workers
         first, _ = self.image.span("pools", [self._pool(area.name, *each) for each in pools_of(area)])
         bounds = area_bounds(area.name, self.mandates)
-        routes = RouteWriter(
+        writer = RouteWriter(
             area=area,
             pools={name: first + i for i, (name, *_) in enumerate(pools_of(area))},
             image=self.image,
             prefixes=self.prefixes,
             patterns=self.patterns,
-        ).write()
+        )
+        routes = writer.write()
+        https_page = writer.to_https(area.tls.redirect) if area.tls is not None and area.tls.redirect else 0
         return layout.AREA.pack(
             self.area_ids[area.name],
             self._flags(area),
@@ -102,7 +106,25 @@ class GatewayWriter:
             0,
             *cache_words(area.cache, workers),
             *routes,
+            https_page,
+            *self._tls(area),
         )
+
+    def _tls(self, area: Area) -> tuple[int, ...]:
+        """What an AreaSpec says of TLS."""
+        tls, asked = area.tls, self.hello_rules_of_area(area.name)
+        if tls is None:
+            return (0, 0, 0, 0, *asked, 0)
+        return (
+            *self.image.span("certificates", [self._certificate(each) for each in tls.certificates]),
+            *self.image.data(tls.authorities_pem),
+            *asked,
+            layout.CLIENT_CERTIFICATES[tls.client_certificate],
+        )
+
+    def _certificate(self, found: Certificate) -> bytes:
+        data = self.image.data
+        return layout.CERTIFICATE.pack(*data(found.chain_pem), *data(found.key_pem), *data(found.staple))
 
     def _tunnel(self, area: Area) -> tuple[int, ...]:
         """TunnelSpec: protocols side by side, each with a comma behind it."""
@@ -156,10 +178,22 @@ class GatewayWriter:
         index = self.slots.origins[name]
         flags = PROXY_FLAGS[origin.proxy_protocol] | layout.ORIGIN_BACKUP * origin.backup
         where = (index, family, len(sockaddr), share, sockaddr)
-        return layout.ORIGIN.pack(*where, *host, origin_key(name), origin.weight, flags)
+        if origin.tls is None:
+            return layout.ORIGIN.pack(*where, *host, origin_key(name), origin.weight, flags, 0, 0, 0, 0, 0)
+        tls = origin.tls
+        flags |= layout.ORIGIN_TLS | layout.ORIGIN_TLS_UNVERIFIED * (not tls.verify)
+        ours = self.image.add("certificates", self._certificate(tls.certificate)) + 1 if tls.certificate else 0
+        reached_by = (origin.via.rpartition(":")[0] or endpoint.address) if endpoint.family != "unix" else "localhost"
+        says = (
+            *self.image.data(tls.authorities_pem),
+            *self.image.text((tls.name or origin.host or reached_by).strip("[]")),
+            ours,
+        )
+        return layout.ORIGIN.pack(*where, *host, origin_key(name), origin.weight, flags, *says)
 
     def _listener(self, index: int, listener: Listener) -> bytes:
         named = {area.name: i for i, area in enumerate(self.gateway.areas)}
+        tls = listener.tls if listener.tls is not None and listener.tls.on else None
         return layout.LISTENER.pack(
             index,
             self.prefixes.add(listener.trusted_proxies),
@@ -167,9 +201,19 @@ class GatewayWriter:
             listener.address.port,
             *area_mask(self.area_ids[name] for name in listener.areas),
             *self.rules_of_listener(listener),
-            0,
+            int(tls is not None),
             self.prefixes.add(listener.proxy_protocol),
+            tls.handshake_timeout_ns if tls else 0,
+            listener_tls_flags(tls),
         )
+
+
+def listener_tls_flags(tls: ListenerTls | None) -> int:
+    """LISTENER_TLS_*."""
+    if tls is None:
+        return 0
+    strict, only_13 = tls.unknown_names == "refuse", tls.min_version == "1.3"
+    return layout.LISTENER_TLS | layout.LISTENER_TLS_STRICT * strict | layout.LISTENER_TLS_13 * only_13
 
 
 def cache_words(cache: Cache, workers: int) -> tuple[int, ...]:

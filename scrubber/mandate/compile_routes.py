@@ -94,8 +94,14 @@ class RouteWriter:
             *self._edits(area.response_headers),
             *self.image.span("pages", pages),
             self._maintenance(area.maintenance),
-            0,
         )
+
+    def to_https(self, where: str) -> int:
+        """Index + 1 of the page that sends a request in clear text to https; `where`: HOST:PORT, without a host the one
+        that was asked for."""
+        host, _, port = where.rpartition(":")
+        at = f"https://{host or '{host}'}{'' if port == '443' else ':' + port}{{path}}{{query}}"
+        return self._add(PageFields(status=308, location=self._parts(at, REDIRECT_WORDS)))
 
     def _route(self, route: Route) -> bytes:
         area, match, path, pattern = self.area, layout.ROUTES["exact"], route.path, 0

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"SCRUBPOL"
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 NONE: Final = 0xFFFFFFFF
 AREA_WORDS: Final = 4
 U64_MAX: Final = 2**64 - 1
@@ -30,21 +30,38 @@ SECTIONS: Final = (
     "pages",
     "edits",
     "parts",
+    "certificates",
     "text",
     "source",
 )
 
 SECTION = struct.Struct("<II")
 SPAN = struct.Struct("<II")
-HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII32x")
-LISTENER = struct.Struct("<IIII4QIIII64x")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII3Q")
+LISTENER = struct.Struct("<IIII4QIIIIQI52x")
 AREA = struct.Struct(
-    "<II" + "II" * 4 + "III" + "I" + "II" + "9Q" + "II" + "5Q" + "II4QII" + "II" * 2 + "II" + "II4QI20x"
-    + "II" * 4 + "II" + "152x"
+    "<II"
+    + "II" * 4
+    + "III"
+    + "I"
+    + "II"
+    + "9Q"
+    + "II"
+    + "5Q"
+    + "II4QII"
+    + "II" * 2
+    + "II"
+    + "II4QI20x"
+    + "II" * 4
+    + "II"
+    + "II" * 3
+    + "I4x"
+    + "120x"
 )
 HOST = struct.Struct("<IIII")
 POOL = struct.Struct("<IIIIIIII" + "QQQ" + "III" + "60x")
-ORIGIN = struct.Struct("<IIII128sIIQII24x")
+ORIGIN = struct.Struct("<IIII128sIIQII" + "II" * 2 + "I4x")
+CERTIFICATE = struct.Struct("<" + "II" * 3 + "40x")
 ROUTE = struct.Struct("<II" + "II" * 2 + "IIIIII" + "II" * 4 + "QQ" + "32x")
 PAGE = struct.Struct("<II" + "II" * 5 + "QII" + "16x")
 EDIT = struct.Struct("<I4x" + "II" * 2)
@@ -64,8 +81,18 @@ MEASURES: Final = {
     "block": 6,
     "blackhole": 7,
 }
-KEYS: Final = {"client": 1, "prefix": 2, "fingerprint": 3, "account": 4, "path": 5, "host": 6, "area": 7}
-UNITS: Final = {"none": 0, "requests": 1, "bytes": 2, "connections": 3, "concurrent": 4, "origin_s": 5}
+KEYS: Final = {
+    "client": 1,
+    "prefix": 2,
+    "fingerprint": 3,
+    "account": 4,
+    "path": 5,
+    "host": 6,
+    "area": 7,
+    "ja3": 8,
+    "ja4": 9,
+}
+UNITS: Final = {"none": 0, "requests": 1, "bytes": 2, "connections": 3, "concurrent": 4, "origin_s": 5, "handshakes": 6}
 CONDITIONS: Final = {
     "method": 1,
     "path": 2,
@@ -78,8 +105,10 @@ CONDITIONS: Final = {
     "account": 9,
     "rush": 10,
     "never": 11,
+    "ja3": 12,
+    "ja4": 13,
 }
-MATCHES: Final = {"exact": 0, "prefix": 1, "suffix": 2, "contains": 3, "present": 4}
+MATCHES: Final = {"exact": 0, "prefix": 1, "suffix": 2, "contains": 3, "present": 4, "parts": 5}
 METHODS: Final = {
     "other": 0,
     "GET": 1,
@@ -90,7 +119,7 @@ METHODS: Final = {
     "OPTIONS": 6,
     "PATCH": 7,
 }
-ACCOUNTS: Final = {"none": 0, "header": 1, "cookie": 2, "bearer": 3, "basic": 4}
+ACCOUNTS: Final = {"none": 0, "header": 1, "cookie": 2, "bearer": 3, "basic": 4, "certificate": 5}
 BALANCES: Final = {"least_connections": 0, "round_robin": 1, "hash:client": 2, "hash:header": 3}
 ROUTES: Final = {"exact": 0, "prefix": 1, "pattern": 2}
 PARTS: Final = {
@@ -120,6 +149,13 @@ AREA_VIA_RESPONSE: Final = 256
 AREA_SERVER_HIDE: Final = 512
 ORIGIN_PROXY_V1: Final = 2
 ORIGIN_PROXY_V2: Final = 4
+ORIGIN_TLS: Final = 8
+ORIGIN_TLS_UNVERIFIED: Final = 16
+LISTENER_TLS: Final = 1
+LISTENER_TLS_STRICT: Final = 2
+LISTENER_TLS_13: Final = 4
+LISTENER_TLS_H2: Final = 8
+CLIENT_CERTIFICATES: Final = {"off": 0, "asked": 1, "required": 2}
 CACHE_ON: Final = 1
 CACHE_HONOUR_NO_CACHE: Final = 2
 CACHE_STATUS_FIELD: Final = 4

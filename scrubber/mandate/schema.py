@@ -32,9 +32,11 @@ Measure = Literal["observe", "throttle", "challenge", "tarpit", "deny", "drop", 
 MEASURES: tuple[Measure, ...] = ("observe", "throttle", "challenge", "tarpit", "deny", "drop", "block", "blackhole")
 TIMED: tuple[Measure, ...] = ("block", "blackhole")  # these need how long they last
 
-Key = Literal["client", "prefix", "fingerprint", "account", "path", "host", "area"]
-KEYS: tuple[Key, ...] = ("client", "prefix", "fingerprint", "account", "path", "host", "area")
-SOURCE_KEYS = frozenset({"client", "prefix", "fingerprint", "account"})  # these say who, the others say where
+Key = Literal["client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4"]
+KEYS: tuple[Key, ...] = ("client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4")
+# These say who, the others say where.
+SOURCE_KEYS = frozenset({"client", "prefix", "fingerprint", "account", "ja3", "ja4"})
+HELLO_KEYS = frozenset({"client", "prefix", "ja3", "ja4", "area"})  # there before a handshake
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "other"]
 
@@ -49,6 +51,10 @@ KEY_EXPECTED = 'a key, or two joined by "+": ' + ", ".join(KEYS)
 PATTERN_EXPECTED = 'a pattern as "exact", "prefix*", "*suffix" or "*part*"'
 HEADER_EXPECTED = "true (present), false (absent), a pattern or a list of patterns"
 FINGERPRINT_EXPECTED = 'a fingerprint as "h1_415aadd4396b87a3"'
+JA3_EXPECTED = "32 hexadecimal digits"
+JA4_EXPECTED = 'a JA4 as "t13d1516h2_8daaf6152771_e5627efa2ab1", or with stars as "t13d*", "*_8daaf6152771_*"'
+_JA4_FIRST = re.compile(r"[!-~]{10}|[!-~]{0,10}\*")
+_JA4_SUM = re.compile(r"[0-9a-f]{12}|[0-9a-f]{0,11}\*")
 LOAD_EXPECTED = 'a load as ">= 80%"'
 
 
@@ -63,9 +69,9 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """How a text is compared. Nothing is special but a star at the beginning or the end."""
+    """How a text is compared. Only a star is special, at the beginning or the end; of parts, at the end of each."""
 
-    match: Literal["exact", "prefix", "suffix", "contains"]
+    match: Literal["exact", "prefix", "suffix", "contains", "parts"]
     text: str
 
 
@@ -163,6 +169,27 @@ def _parse_fingerprint(value: Any) -> str:
     return found[1].lower()
 
 
+def _parse_ja3(value: Any) -> Pattern:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{32}", value):
+        raise ValueRefused(f"{value!r} is not a JA3", expected=JA3_EXPECTED, hint="as the access log shows it")
+    return Pattern("exact", value.lower())
+
+
+def _parse_ja4(value: Any) -> Pattern:
+    """ "t13d1516h2_8daaf6152771_*" → Pattern("parts", …): a part that ends in a star stands for all that begin so."""
+    parts = value.split("_") if isinstance(value, str) else []
+    if len(parts) == 1 and parts[0].endswith("*"):
+        parts += ["*", "*"]
+    shapes = (_JA4_FIRST, _JA4_SUM, _JA4_SUM)
+    if len(parts) != len(shapes) or not all(s.fullmatch(p) for s, p in zip(shapes, parts, strict=True)):
+        hint = 'a star may end each part: "t13d*", "*_8daaf6152771_*"'
+        raise ValueRefused(f"{value!r} is not a JA4", expected=JA4_EXPECTED, hint=hint)
+    if all(part == "*" for part in parts):
+        raise ValueRefused(f"{value!r} matches everything", expected=JA4_EXPECTED, hint="leave the condition out")
+    text = "_".join(parts)
+    return Pattern("parts" if "*" in text else "exact", text)
+
+
 def _parse_load_ppm(value: Any) -> int:
     found = re.fullmatch(r">=\s*(.+)", value) if isinstance(value, str) else None
     if found is None:
@@ -196,6 +223,8 @@ PATTERN = Reads(parse_pattern, Pattern("exact", ""))
 HOST_PATTERN = Reads(_parse_host_pattern, Pattern("exact", ""))
 HEADER = Reads(_parse_header_test, HeaderTest(True))
 FINGERPRINT = Reads(_parse_fingerprint, "")
+JA3 = Reads(_parse_ja3, Pattern("exact", ""))
+JA4 = Reads(_parse_ja4, Pattern("exact", ""))
 LOAD = Reads(_parse_load_ppm, 0)
 SHA256 = Reads(_parse_sha256, "")
 
@@ -232,6 +261,8 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[tuple[Annotated[Pattern, PATTERN], ...], OneOrMore()] = ()
     client: Annotated[tuple[Annotated[str, PREFIX], ...], OneOrMore()] = ()
     fingerprint: Annotated[tuple[Annotated[str, FINGERPRINT], ...], OneOrMore()] = ()
+    ja3: Annotated[tuple[Annotated[Pattern, JA3], ...], OneOrMore()] = ()
+    ja4: Annotated[tuple[Annotated[Pattern, JA4], ...], OneOrMore()] = ()
     known: bool | None = None
     account: bool | None = None
     rush: bool | None = None

@@ -55,9 +55,7 @@ class CannotListen(OperatorError):
         if beside:
             why = f"the service manager's socket on {beside} does not share the port with us"
             hint = "let the socket unit bind this address as well, or take that one out of it"
-        super().__init__(
-            f"cannot listen on {listener.where}: {why}", hint=hint.replace("{port}", str(listener.port))
-        )
+        super().__init__(f"cannot listen on {listener.where}: {why}", hint=hint.replace("{port}", str(listener.port)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,7 @@ class Ports:
         for plan in plans:
             if plan.index in self.held:
                 self._change_mode(plan)
+                self.held[plan.index].plan = replace(self.held[plan.index].plan, scheme=plan.scheme)
         return [(self.held.get(plan.index) or self.pending[plan.index]).plan for plan in plans]
 
     def commit(self, wanted: Iterable[int]) -> list[int]:

@@ -23,6 +23,7 @@ from scrubber.server.origins import Origins
 from scrubber.server.plan import ListenerPlan
 from scrubber.server.privilege import Privileges
 from scrubber.server.saver import Saver
+from scrubber.server.tls_upkeep import expiries, expiry_notices
 
 ORIGIN_S = 1.0  # for a connection to an origin to come about, when nobody asked
 ACTS_SHOWN = 20
@@ -52,9 +53,7 @@ class Overview:
         rush = {area_id: bool(self.memory.area_state(area_id)["rush"]) for area_id in ids}
         self.history.add(now_ns, self.memory.totals(ids)["areas"], rush)
 
-    async def status(
-        self, policy: PolicyInForce, origins: Origins, unresolved: Mapping[str, str]
-    ) -> dict[str, Any]:
+    async def status(self, policy: PolicyInForce, origins: Origins, unresolved: Mapping[str, str]) -> dict[str, Any]:
         """/v1/status: see docs/operations.md."""
         now = datetime.datetime.now(datetime.UTC)
         blocks, blocks_by_area = self.memory.blocks_count()
@@ -107,6 +106,7 @@ class Overview:
             names = ", ".join(each.id for each in policy.mandates)
             found.append(f"unsigned mandates accepted, as allow_unsigned = true says: {names}")
         found += [f"mandate {each.id} has expired" for each in policy.mandates if each.head.expires <= now]
+        found += expiry_notices(policy.gateway, now)
         if not policy.gateway.enforce:
             found.append("dry run (enforce = false): decides and records, touches nothing")
         found += [f"log: {error}" for error in self.journal.outputs.errors()]
@@ -194,6 +194,7 @@ class Overview:
             generation=policy.generation,
             enforce=policy.gateway.enforce,
             mandates_expire={each.id: each.head.expires.timestamp() for each in policy.mandates},
+            certificates_expire=expiries(policy.gateway),
             log_lines=self.journal.outputs.lines,
             log_lines_lost=self.journal.outputs.lines_lost,
             reloads=self.reloads,

@@ -165,6 +165,7 @@ def listener_plans(policy: PolicyInForce) -> list[ListenerPlan]:
         ListenerPlan(
             host=each.address.address,
             port=each.address.port,
+            scheme="https" if each.tls is not None and each.tls.on else "http",
             index=listeners.index(key),
             mode=each.mode,
             key=key,

@@ -52,6 +52,7 @@ from scrubber.server.requests import Requests
 from scrubber.server.resolve import Names, answer_all
 from scrubber.server.saver import Saver
 from scrubber.server.start import listener_plans
+from scrubber.server.tls_upkeep import TlsUpkeep
 from scrubber.server.trouble import Trouble
 from scrubber.server.upgrade import export
 from scrubber.units import NS_PER_S
@@ -69,11 +70,14 @@ TAKEN_LOOK_S = 0.02
 LISTEN_S = 5.0  # for the keeper to bind
 UPGRADE_S = 60.0  # longer than the keeper waits for its successor
 EXPIRY_LOOK_S = 1.0
+TLS_LOOK_S = 30.0
 NAMES_LOOK_S = 0.5
 # Imported late, by us or by what we import: the interpreter may lie where nobody but root can read.
 LATER = (
     "scrubber.admin.app",
     "concurrent.futures.thread",
+    "cryptography.hazmat.primitives.serialization",
+    "cryptography.x509.ocsp",
     "dns._asyncio_backend",
     "dns.resolver",
     "dns.rdtypes.ANY.CNAME",
@@ -109,6 +113,7 @@ class Supervisor:
         self.origins.claim(self.policy, begun=True)
         self.health = HealthChecks(self.memory, self.journal)
         self.names = Names(self.policy.answers)
+        self.tls = TlsUpkeep(self.memory, self._say)
         self.unresolved: dict[str, Trouble] = {}  # by name
         self.overview = Overview(self.memory, self.journal, self.saver, start.workers, start.listeners)
         self.overview.children = start.children
@@ -150,6 +155,7 @@ class Supervisor:
                 self._watch(self.loop.create_task(self.saver.run()))
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
+            self.every(TLS_LOOK_S, lambda: self.tls.look(self.policy.gateway))
             self._watch(self.loop.create_task(self._settle_first()))
             self.every(NAMES_LOOK_S, self._look_names)
             self.health.set(places_of(self.policy))

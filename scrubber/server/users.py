@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from scrubber.config.gateway import Gateway
 from scrubber.config.users import SUPERVISOR_UID, WORKER_UID, Users
@@ -89,9 +90,23 @@ def unread_notice(gateway: Gateway, users: Mapping[str, User]) -> str | None:
     user = users.get("supervisor")
     if user is None:
         return None
-    files = [gateway.file, *gateway.mandates]
+    files = [gateway.file, *gateway.mandates, *tls_files(gateway)]
     unread = ask_as(user, lambda: ", ".join(file for file in files if not _readable(file)))
     return f"a reload, as uid {user[0]}, will not be able to read {unread}" if unread else None
+
+
+def tls_files(gateway: Gateway) -> list[str]:
+    """Every file that the gateway file names for TLS."""
+    home = Path(gateway.file).parent
+    areas = [area.tls for area in gateway.areas if area.tls is not None]
+    pools = [of for area in gateway.areas for of in (area.origins, *(pool.origins for pool in area.pools))]
+    origins = [origin.tls for of in pools for origin in of if origin.tls is not None]
+    pairs = [each for tls in areas for each in tls.certificates] + [
+        tls.certificate for tls in origins if tls.certificate
+    ]
+    names = [name for each in pairs for name in (each.chain, each.key, each.ocsp)]
+    names += [tls.authorities for tls in areas] + [tls.authorities for tls in origins]
+    return sorted({str(home / name) for name in names if name})
 
 
 def _readable(file: str) -> bool:

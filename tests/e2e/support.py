@@ -64,7 +64,7 @@ def refused(port: int) -> bool:
 
 # Before the program: a gateway that root starts so changes no users, and the limits of its processes are ours to set.
 ONE_USER = ("setpriv", "--bounding-set", "-setuid")
-POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes")
+POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls")
 TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|pools are not whole|ended by signal (?:4|6|7|8|11) ")
 
 
@@ -225,7 +225,7 @@ class Gateway:
 
         until(ready, 30, "the ready line")
         line = next(line for line in self.stdout.splitlines() if line.startswith("ready: "))
-        self.ports = [int(port) for port in re.findall(r"http://\S+?:(\d+)(?=[,\s])", line)]
+        self.ports = [int(port) for port in re.findall(r"https?://\S+?:(\d+)(?=[,\s])", line)]
 
     def stop(self, timeout_s: float = 15.0) -> int:
         """SIGTERM, and the exit code. May be called again."""

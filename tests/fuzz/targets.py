@@ -26,7 +26,7 @@ from scrubber.mandate.compile import CompiledPolicy
 from scrubber.mandate.load import load_all, load_mandate
 from scrubber.mandate.prefixes import compile_prefixes
 from scrubber.server import block_file
-from tests.reference import chain, others, path, proxy_header, refused
+from tests.reference import chain, clienthello, others, path, proxy_header, refused
 from tests.reference.hostile import CHUNKED_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, SPICE
 from tests.reference.prefixes import normal_address, packed
 from tests.reference.ring import read_all
@@ -129,6 +129,47 @@ def proxy_seeds() -> Iterator[bytes]:
     yield proxy_header.binary(0x20, 0, b"")
     yield proxy_header.binary(0x21, 0x21, bytes(range(36)), [(0xE0 + n, bytes(n)) for n in range(10)])
     yield proxy_header.binary(0x21, 0x31, bytes(216))
+
+
+def client_hello(data: bytes) -> None:
+    """As the slow reference, of the whole and of its first half."""
+    for piece in (data, data[: len(data) // 2]):
+        found = _native.probe_hello(piece)
+        expected = clienthello.read(piece)
+        assert (found if isinstance(found, str) else (found["ja3"], found["ja4"], found["used"])) == expected, piece
+
+
+def hello_seeds() -> Iterator[bytes]:
+    browser = clienthello.Hello(
+        ciphers=[0x4A4A, 0x1301, 0xC02B],
+        extensions=[
+            (0x1A1A, b""),
+            clienthello.server_name(b"example.org"),
+            clienthello.groups(0x2A2A, 0x11EC, 29),
+            clienthello.point_formats(0),
+            clienthello.signatures(0x0403, 0x0804),
+            clienthello.alpn(b"h2", b"http/1.1"),
+            clienthello.versions(0x3A3A, 0x0304),
+        ],
+        session=bytes(32),
+    )
+    yield from (browser.records(fragment) for fragment in (16384, 100, 3))
+    yield clienthello.Hello(version=0x0301, ciphers=[47, 10]).records()
+    yield clienthello.Hello(extensions=[clienthello.alpn(b"\xab\xcd"), (0, b"")]).records() + b"\x17\x03\x03\x00\x01a"
+    yield b"GET / HTTP/1.1\r\n\r\n"
+    yield b"\x16\x03\x01\x00\x00"
+
+
+def hello_words() -> Iterator[bytes]:
+    yield from (
+        b"\x16\x03\x01",
+        b"\x00\x00",
+        b"\xff\xff",
+        b"\x0a\x0a",
+        b"\x40\x00",
+        b"\x3f\xfc",
+        b"\x00\x10\x00\x05\x00\x03\x02h2",
+    )
 
 
 FORWARDED_NAMES = (b"X-Forwarded-For", b"Forwarded", b"X-Forwarded-Proto", b"X-Forwarded-Host")
@@ -402,6 +443,7 @@ TARGETS = {
     "response_head": Target(response_head, lambda: [*RESPONSE_SEEDS, CACHEABLE], 2048),
     "chunked_body": Target(chunked_body, chunked_seeds, 512),
     "proxy_protocol": Target(proxy_protocol, proxy_seeds, 1024, proxy_seeds),
+    "client_hello": Target(client_hello, hello_seeds, 2048, hello_words),
     "forwarded": Target(forwarded, forwarded_seeds, 1024, forwarded_words),
     "mandate_file": Target(mandate_file, mandate_seeds, 4096, mandate_words),
     "policy_image": Target(policy_image, image_seeds, 60, lambda: ()),

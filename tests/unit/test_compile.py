@@ -117,7 +117,8 @@ def test_the_core_takes_it_and_names_the_same_rules(full: Loaded) -> None:
 
 def test_limits_are_shared_out_among_workers(full: Loaded) -> None:
     read = Read(compiled(full))
-    _, enforce, connections, client, tarpit, default, _, log_lines, log_pass = read.end
+    _, enforce, connections, client, tarpit, default, _, log_lines, log_pass, *handshakes = read.end
+    assert handshakes == [50, 1_000_000_000, 400]
     assert (enforce, connections, client, tarpit, default) == (0, 1000, 64, 100, 0)
     assert (log_lines, log_pass) == (1, 251)  # 1001/s over four workers, rounded up
     portal, api, _ = read.rows("areas", layout.AREA)
@@ -371,11 +372,14 @@ def test_source_json_carries_all_of_the_mandates(full: Loaded) -> None:
     assert _native.probe_policy_load(read.data) is None
 
 
-POOLS = MINIMAL_GATEWAY.replace("mandates", "#") + """
+POOLS = (
+    MINIMAL_GATEWAY.replace("mandates", "#")
+    + """
 [[area.pool]]
 name = "api"
 origins = ["127.0.0.1:8101", "127.0.0.1:8102"]
 """
+)
 
 
 def test_pools_stand_behind_their_area(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from scrubber.config.gateway import Gateway, load_gateway
 from scrubber.config.reference import Key, every_key, keys
 from scrubber.mandate.load import check_files
-from tests.unit.files import ROOT
+from tests.unit.example_certificates import examples
 
-FILES = sorted(path for path in (ROOT / "configs").glob("*.toml") if "mandate" not in path.stem)
+FILES = sorted(path for path in examples().glob("*.toml") if "mandate" not in path.stem)
 TREES = {path.name: tomllib.loads(path.read_text(encoding="utf-8")) for path in FILES}
 
 Named = tuple[type[msgspec.Struct], str]

@@ -15,6 +15,7 @@ from scrubber.config.listener import LISTENERS_MAX
 from scrubber.config.network import Endpoint, parse_endpoint, parse_origin_endpoint
 from scrubber.errors import FilesRefused, ValueRefused, errors_of
 from scrubber.mandate.load import check_files, load_all
+from tests.unit.example_certificates import examples
 from tests.unit.files import GOOD, MINIMAL_GATEWAY, ROOT, write
 
 S = 1_000_000_000
@@ -27,7 +28,7 @@ def load(path: Path) -> Gateway:
 
 
 def test_every_config_loads() -> None:
-    configs = sorted((ROOT / "configs").glob("*.toml"))
+    configs = sorted(examples().glob("*.toml"))
     assert {"minimal.toml", "minimal-mandate.toml"} <= {p.name for p in configs}
     assert [str(p) for p in errors_of(check_files(configs))] == []
 
@@ -44,7 +45,7 @@ def test_the_minimal_file_has_the_documented_defaults() -> None:
     assert not area.ratelimit_fields
     assert gateway.enforce
     assert gateway.workers == min(len(os.sched_getaffinity(0)), 64)
-    assert gateway.limits == schema.Limits(16384, 128, 1024)
+    assert gateway.limits == schema.Limits(16384, 128, 50, 1024)
     assert gateway.memory == schema.Memory(2**20, 2**17, 2**18, 2**17, 4 * 2**20)
     limits = area.limits
     assert limits.head_timeout_ns == 10 * S

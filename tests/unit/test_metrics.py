@@ -20,6 +20,7 @@ origin_retries origin_bad ring_lines ring_lines_lost ring_acts ring_acts_refused
 tunnels tunnels_refused tunnels_cut
 log_sampled bytes_spliced
 origin_retries_refused origin_ejections origin_waits origin_wait_refused origin_shortages accept_shortages
+handshakes handshakes_resumed handshakes_failed handshakes_refused timeouts_handshake
 """.split()  # noqa: SIM905 - a list of so many short words is easier to read as text
 GAUGES = (
     "beat_ns",

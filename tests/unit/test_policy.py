@@ -20,6 +20,7 @@ from scrubber.mandate.compile import CompiledPolicy
 from scrubber.mandate.load import load_all
 from scrubber.server.memfd import plain, sealed
 from tests.reference import judge as reference
+from tests.unit.example_certificates import examples
 from tests.unit.files import GOOD, MINIMAL_GATEWAY, NOW
 from tests.unit.images import compiled, opened, policy_of, sealed_fds
 
@@ -38,12 +39,13 @@ FORMS = {
     "pages": layout.PAGE,
     "edits": layout.EDIT,
     "parts": layout.PART,
+    "certificates": layout.CERTIFICATE,
 }
 
 
-def changed(section: str, row: int, **fields: Any) -> bytes:
-    """The full image with fields (f0, f1, … by place) of one entry changed and its digest made good again."""
-    image = bytearray(FULL.image)
+def changed(section: str, row: int, *, of: bytes = FULL.image, **fields: Any) -> bytes:
+    """An image, the full one, with fields (f0, f1, … by place) of one entry changed and its digest made good again."""
+    image = bytearray(of)
     head = list(layout.HEADER.unpack_from(image))
     if section == "header":
         for name, value in fields.items():
@@ -64,7 +66,7 @@ def changed(section: str, row: int, **fields: Any) -> bytes:
 def test_sizes_and_numbers_are_the_compiler_s() -> None:
     core = _native.probe_policy_layout()
     assert {name: getattr(layout, name).size for name in core["sizes"]} == core["sizes"]
-    for name in ("MEASURES", "KEYS", "UNITS", "CONDITIONS", "MATCHES", "METHODS", "BALANCES"):
+    for name in ("MEASURES", "KEYS", "UNITS", "CONDITIONS", "MATCHES", "METHODS", "BALANCES", "CLIENT_CERTIFICATES"):
         assert getattr(layout, name) == core[name]
     for name, number in (core["RUNGS"] | core["FLAGS"]).items():
         assert getattr(layout, name) == number
@@ -122,7 +124,7 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("areas", 0, {"f0": 256}, "area: index"),
     ("areas", 1, {"f0": 0}, "area: index"),
     ("areas", 0, {"f1": 2**31}, "flags or account"),
-    ("areas", 0, {"f13": 5}, "flags or account"),
+    ("areas", 0, {"f13": 6}, "flags or account"),
     ("areas", 0, {"f3": 2**31}, "area: text"),
     ("areas", 0, {"f4": 2**31}, "area: rules"),
     ("areas", 0, {"f5": 65}, "area: rules"),
@@ -209,17 +211,34 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("origins", 0, {"f8": 0}, "origin: key, weight or flags"),
     ("origins", 0, {"f8": 257}, "origin: key, weight or flags"),
     ("origins", 0, {"f9": 6}, "origin: key, weight or flags"),
-    ("origins", 0, {"f9": 8}, "origin: key, weight or flags"),
+    ("origins", 0, {"f9": 32}, "origin: key, weight or flags"),
+    ("origins", 0, {"f9": 16}, "origin: key, weight or flags"),  # unverified TLS without TLS
+    ("origins", 0, {"f10": 2**31}, "origin: TLS"),
+    ("origins", 0, {"f13": 256}, "origin: TLS"),
+    ("origins", 0, {"f14": 9}, "origin: TLS"),
+    ("origins", 0, {"f14": 1}, "origin: TLS"),  # a certificate without TLS
+    ("listeners", 0, {"f12": 2**63}, "listener: TLS"),
+    ("listeners", 0, {"f13": 16}, "listener: TLS"),
+    ("listeners", 0, {"f13": 2}, "listener: TLS"),
+    ("areas", 0, {"f62": 99}, "area: TLS"),
+    ("areas", 0, {"f62": 1}, "area: TLS"),  # a page that leads nowhere
+    ("areas", 0, {"f64": 9}, "area: TLS"),
+    ("areas", 0, {"f66": 2**31}, "area: TLS"),
+    ("areas", 0, {"f67": 0, "f68": 1}, "area: TLS"),  # a rule that is not asked with a ClientHello
+    ("areas", 0, {"f69": 3}, "area: TLS"),
+    ("areas", 0, {"f69": 1}, "area: TLS"),  # nobody may vouch for clients
+    ("header", 0, {_last(9): 0}, "header: handshakes"),
+    ("header", 0, {_last(10): 2**63}, "header: handshakes"),
     ("rules", 0, {"f0": 0}, "rule"),
     ("rules", 0, {"f1": 2**32 - 1, "f2": 2}, "rule: text or conditions"),
     ("rules", 0, {"f3": 2**31}, "rule: text or conditions"),
     ("rules", 0, {"f5": 2**31}, "rule: rungs"),
     ("rules", 0, {"f6": 0}, "rule: rungs"),
     ("rules", 0, {"f6": 9}, "rule: rungs"),
-    ("rules", 0, {"f7": 8}, "rule"),
+    ("rules", 0, {"f7": 10}, "rule"),
     ("rules", 0, {"f8": 0}, "rule: key"),  # an account alone
     ("rules", 1, {"f7": 0}, "rule: key"),
-    ("rules", 0, {"f9": 6}, "rule"),
+    ("rules", 0, {"f9": 7}, "rule"),
     ("rules", 6, {"f10": 0}, "rule: area-wide"),
     ("rules", 0, {"f10": 1}, "rule: area-wide"),
     ("rules", 0, {"f11": 0}, "rule: rate"),
@@ -230,8 +249,8 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("rules", 2, {"f7": 4, "f8": 3}, "a block that its key cannot aim"),
     ("area_rules", 0, {"f0": 60000}, "rule index"),
     ("conditions", 0, {"f0": 0}, "condition"),
-    ("conditions", 0, {"f0": 12}, "condition"),
-    ("conditions", 0, {"f1": 5}, "condition"),
+    ("conditions", 0, {"f0": 14}, "condition"),
+    ("conditions", 0, {"f1": 6}, "condition"),
     ("conditions", 0, {"f3": 2}, "condition"),
     ("conditions", 0, {"f7": 2**31}, "condition: text"),
     ("conditions", 1, {"f3": 1}, "its conditions do not end"),
@@ -247,6 +266,22 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("section", "row", "fields", "reason"), UNSOUND)
 def test_what_is_out_of_bounds_is_refused_by_name(section: str, row: int, fields: dict[str, Any], reason: str) -> None:
     assert reason in str(_native.probe_policy_load(changed(section, row, **fields)))
+
+
+@pytest.mark.parametrize(("section", "row", "fields"), [
+    ("certificates", 0, {"f1": 0}),
+    ("certificates", 0, {"f3": 0}),
+    ("certificates", 0, {"f4": 2**31}),
+    ("certificates", 2, {"f5": 2**20 + 1}),
+    ("origins", 0, {"f9": 0}),  # a certificate for an origin in clear text
+    ("origins", 0, {"f14": 5}),
+    ("areas", 0, {"f64": 5}),
+    ("areas", 1, {"f66": 0}),
+])  # fmt: skip
+def test_certificates_out_of_bounds_are_refused(section: str, row: int, fields: dict[str, Any]) -> None:
+    image = compiled(load_all(examples() / "certificates.toml")).image
+    assert _native.probe_policy_load(image) is None
+    assert _native.probe_policy_load(changed(section, row, of=image, **fields)) is not None
 
 
 def test_an_image_cut_anywhere_is_refused() -> None:
