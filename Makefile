@@ -80,7 +80,7 @@ wstest:
 
 # Tests beside each other on two processes.
 test: test-tools build wstest lint bench-smoke
-	$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 # Bodies of 5 GiB in every combination, one after the other; three of them are in `test`.
 test-large: build
@@ -102,7 +102,7 @@ define flavour_run
 	$(call flavour_tree,$(1))
 	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) \
 	  SCRUBBER_CORPORA="$${SCRUBBER_CORPORA:-$(CURDIR)/../shared/corpora}" $(2) && \
-	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist load $(TESTS)
+	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 endef
 
 SANITIZER = $$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)

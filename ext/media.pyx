@@ -78,7 +78,7 @@ cdef const uint8_t* media_element(const uint8_t* p, const uint8_t* end, int* kin
         if taken == 0:
             break
         p += 1 + taken
-        if q:
+        if q and weight[0] != Q_NONE:       # a weight that is none spoils the element, whatever follows
             weight[0] = media_weight(value, value_len)
     kind[0] = RANGE_NONE
     while p < end and p[0] != c",":

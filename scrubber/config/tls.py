@@ -227,6 +227,12 @@ class TlsReader:
         staple = self._file(found.ocsp, f"{path}.ocsp", "an OCSP response in DER") if found.ocsp else b""
         if chain is None or key is None or staple is None:
             return found
+        try:
+            import cryptography.x509.ocsp  # noqa: PLC0415, F401 - of a reload, by another user than root
+        except (ImportError, OSError) as e:
+            hint = "scrubber upgrade takes it up: the process that reloads may not read what this program is made of"
+            self.report.error(path, f"certificates cannot be looked at: {e}", "a package that can be read", hint)
+            return found
         leaf = _leaf(chain, path, found.chain, self.report)
         if leaf is None or not _check_key(leaf, key, path, found.key, self.report):
             return found

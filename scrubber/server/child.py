@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 from scrubber.server import privilege
 from scrubber.server.channel import Channel
@@ -25,9 +26,9 @@ _PR_SET_NAME = 15
 START_WAIT_S = 10.0
 
 
-def begin(argv: list[str]) -> tuple[Channel, Start]:
+def begin(argv: list[str], before: Callable[[Start], None] = lambda _: None) -> tuple[Channel, Start]:
     """The channel named by the last argument, and what came over it first. SystemExit: this was not started by a
-    keeper. All that is imported later has to be readable for whom we are from then on."""
+    keeper. All that is imported later has to be readable for whom we are from then on; `before` is called before."""
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(each, signal.SIG_IGN)
     try:
@@ -35,6 +36,7 @@ def begin(argv: list[str]) -> tuple[Channel, Start]:
         start = Start.from_received(channel.wait(START_WAIT_S))
     except (OSError, ValueError, IndexError) as error:
         sys.exit(f"this program is started by the keeper only ({error})\nTry: scrubber run GATEWAY.toml")
+    before(start)
     privilege.give_up(start.user)
     _bind_to_parent(start)  # a death signal is forgotten when privileges change
     return channel, start

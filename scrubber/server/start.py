@@ -107,6 +107,7 @@ def prepare(
             "engine": engine_sizes(gateway),
             "connections_max": gateway.limits.connections_max,
             "restored": restored,
+            "tls": bool(users.tls_files(gateway)),
         },
         gateway_file=gateway.file,
         inherited={str(fd): name for fd, name in (inherited or {}).items()},

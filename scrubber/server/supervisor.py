@@ -76,8 +76,6 @@ NAMES_LOOK_S = 0.5
 LATER = (
     "scrubber.admin.app",
     "concurrent.futures.thread",
-    "cryptography.hazmat.primitives.serialization",
-    "cryptography.x509.ocsp",
     "dns._asyncio_backend",
     "dns.resolver",
     "dns.rdtypes.ANY.CNAME",
@@ -90,6 +88,7 @@ LATER = (
     "encodings.unicode_escape",
     "traceback",
 )
+LATER_TLS = ("cryptography.hazmat.primitives.serialization", "cryptography.x509.ocsp")
 CLOCK_SET_NS = 2_000_000_000
 
 
@@ -518,6 +517,13 @@ class Supervisor:
         return self.by_hand.listed(self.policy)
 
 
+def import_later(start: Start) -> None:
+    """What only root may be able to read is imported before we are somebody else."""
+    if os.geteuid() == 0:
+        for name in (*LATER, *(LATER_TLS if start.settings.get("tls") else ())):
+            importlib.import_module(name)
+
+
 async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:
     """Until the keeper says drain, or is gone."""
     await Supervisor(channel, start, logger).run()
@@ -525,10 +531,7 @@ async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:
 
 def main(argv: list[str]) -> int:
     """`python -m scrubber.server.supervisor FD`, FD being the channel to the keeper."""
-    if os.geteuid() == 0:  # what only root may be able to read is imported before we are somebody else
-        for name in LATER:
-            importlib.import_module(name)
-    channel, start = child.begin(argv)
+    channel, start = child.begin(argv, import_later)
     logger = log.setup("supervisor")
     try:
         uvloop.run(serve(channel, start, logger))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.e2e.certificates import Signed, authority, signed, staple
 from tests.e2e.conftest import GatewayFactory
@@ -168,6 +169,19 @@ def test_connection_close_is_announced(secure: Callable[..., Gateway]) -> None:
         while part := sock.recv(65536):  # an end without close_notify would raise
             got += part
     assert got.endswith(b"\r\n\r\n\x00\x01\x02\x03\x04")
+
+
+def test_a_websocket(secure: Callable[..., Gateway]) -> None:
+    running = secure()
+    raw = socket.create_connection(("127.0.0.1", running.port), 20 * SLOW, SOMEBODY)
+    with connect(f"wss://{SITE}/ws", sock=raw, ssl=trusting(), server_hostname=SITE, max_size=None) as found:
+        for count in (0, 1, 125, 70_000, 1_000_000):
+            found.send(bytes(count))
+            assert found.recv(timeout=20 * SLOW) == bytes(count)
+    (line,) = lines_with(running, "scrubber.tunnel")
+    assert (line["scrubber.tunnel"], line["scrubber.tunnel_end"]) == ("websocket", "closed")
+    assert line["tls.version"] == "1.3"
+    until(running.pools_whole)
 
 
 # ── certificates ──

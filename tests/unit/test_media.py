@@ -99,6 +99,7 @@ PARTS = st.sampled_from(
 @settings(max_examples=600)
 @given(st.lists(st.lists(PARTS, max_size=9).map("".join), max_size=3))
 @example(["application/json;q=0.5", "text/html;q=0.6"])
+@example(["application/json;q=json;q=0.5"])
 def test_as_the_reference(fields: list[str]) -> None:
     assert takes_json(*fields) is reference.accepts_json([field.strip(" \t") for field in fields])
 

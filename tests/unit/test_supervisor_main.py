@@ -15,7 +15,7 @@ def ended_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
         raise error
 
     monkeypatch.setattr(supervisor.os, "geteuid", lambda: 1)
-    monkeypatch.setattr(supervisor.child, "begin", lambda argv: (None, None))
+    monkeypatch.setattr(supervisor.child, "begin", lambda *_: (None, None))
     monkeypatch.setattr(supervisor.log, "setup", logging.getLogger)
     monkeypatch.setattr(supervisor, "serve", serve)
     return supervisor.main(["supervisor", "3"])
