@@ -78,8 +78,10 @@ wstest:
 	  --target build/wstest.new autobahntestsuite==0.8.2 >build/wstest.log 2>&1 && mv build/wstest.new build/wstest; } \
 	  || echo "Autobahn's suite could not be installed (build/wstest.log): its test is skipped"
 
-# Tests beside each other on two processes.
-test: test-tools build wstest lint bench-smoke
+# Tests beside each other on two processes; before them what does not hinder the other.
+test: test-tools
+	$(MAKE) --no-print-directory -j2 build wstest
+	$(MAKE) --no-print-directory -j2 lint bench-smoke
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 # Bodies of 5 GiB in every combination, one after the other; three of them are in `test`.

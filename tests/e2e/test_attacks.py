@@ -67,7 +67,7 @@ ATTACKS = {
     "idle keep-alive": (Attack(GET % b"/status/200"), 400, 1),
     "slow read": (Attack(GET % b"/flow/50000000", reads=200), 100, 3),
     "never reads 10 GiB": (Attack(TEN_GIB, reads=NEVER), 60, 2),
-    "pipelining, never reads": (Attack(GET % b"/bytes/4000" * 20, GET % b"/bytes/4000" * 20, 0.02, NEVER), 60, 2),
+    "pipelining, never reads": (Attack(GET % b"/bytes/4000" * 20, GET % b"/bytes/4000" * 20, 0.02, NEVER), 16, 2),
     "idle WebSockets": (Attack(UPGRADE), 400, 1),
 }
 
