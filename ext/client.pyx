@@ -510,8 +510,9 @@ cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uin
 
 
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
+    # Bytes that wait to be read here are no fault of the client's: this worker may have been held up.
     cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not origin_unsent(x.origin) and (
-        x.pipe_up == NULL)
+        x.pipe_up == NULL and not c.h.events & EVENT_READ)
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
             wait_leave(e, x)
@@ -562,8 +563,8 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         handshake_timeout(e, c)
     elif c.state == CLIENT_HEAD:
         due = c.since_ns + area.head_ns
-        if e.now_ns < due:
-            timer_set(e, &c.h, due)
+        if e.now_ns < due or c.h.events & EVENT_READ:       # what came in time is read first
+            timer_set(e, &c.h, due if due > e.now_ns else e.now_ns + 1)
             return
         e.totals.timeouts_head += 1
         client_late(e, c)

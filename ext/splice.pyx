@@ -224,6 +224,8 @@ cdef int splice_up(Core* e, Exchange* x) noexcept nogil:
         pipe_give(p)
         if got < 0 and scrubber_errno() == EINVAL:
             return SPLICE_NONE
+        if got < 0:
+            c.h.events &= <uint8_t>~EVENT_READ
         return client_read_failed(e, c, got)
     x.pipe_up = p
     x.request_left -= <uint64_t>got
