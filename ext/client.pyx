@@ -151,21 +151,11 @@ cdef void linger_read(Core* e, Client* c) noexcept nogil:
 
 
 cdef bint client_unsent(const Client* c) noexcept nogil:
-    return c.out.head != NULL or (c.tls != NULL and c.tls.wire.head != NULL)
+    return socket_unsent(&c.out, c.tls)
 
 
 cdef ssize_t client_recv(Core* e, Client* c, void* data, uint64_t n) noexcept nogil:
-    cdef ssize_t got
-    if c.tls != NULL:
-        return tls_recv(e, c.tls, data, n)
-    got = recv(c.h.fd, data, n, 0)
-    # A short read has drained the socket, unless data and FIN came as one edge.
-    if got >= 0:
-        if <uint64_t>got < n and not c.h.events & EVENT_HANGUP:
-            c.h.events &= <uint8_t>~EVENT_READ
-    elif scrubber_errno() == EAGAIN or scrubber_errno() == EINTR:
-        c.h.events &= <uint8_t>~EVENT_READ
-    return got
+    return socket_recv(e, &c.h, c.tls, data, n)
 
 
 cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
@@ -178,11 +168,7 @@ cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
 
 
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef int result
-    if c.tls != NULL:
-        result = tls_send(e, c.tls, &c.out, data, n)
-    else:
-        result = queue_send(e, &c.out, &c.h, data, n, 0)
+    cdef int result = socket_send(e, &c.h, c.tls, &c.out, data, n, 0)
     if result == 0 and not c.h.events & EVENT_WRITE:
         client_blocked(e, c)    # else it waits behind a head that is about to be flushed
     return result
@@ -195,7 +181,7 @@ cdef int client_flush(Core* e, Client* c) noexcept nogil:
         return 1
     if not c.h.events & EVENT_WRITE:
         return 0
-    result = tls_flush(e, c.tls, &c.out, &taken) if c.tls != NULL else queue_flush(e, &c.out, c.h.fd, &taken)
+    result = socket_flush(e, &c.h, c.tls, &c.out, &taken)
     c.blocked_bytes += taken
     if result == 1:
         c.blocked_ns = 0

@@ -19,11 +19,9 @@ cdef enum:
 cdef struct ClientHello:
     uint16_t version            # legacy_version
     uint16_t version_max        # of supported_versions, GREASE left out; without that extension legacy_version
-    bint has_versions           # there is a supported_versions extension
     bint has_name               # there is a server_name extension
     Span name                   # its host_name, places in the message; len 0: none
     Span alpn                   # the first protocol offered
-    bint offers_h2
     uint16_t ciphers
     uint16_t extensions
     uint16_t groups

@@ -143,8 +143,6 @@ cdef bint read_alpn(Reader* r, ClientHello* out) noexcept nogil:
         if out.alpn.len == 0:
             out.alpn.off = name.at
             out.alpn.len = name.end - name.at
-        if name.end - name.at == 2 and memcmp(name.data + name.at, <const char*>b"h2", 2) == 0:
-            out.offers_h2 = True
     return True
 
 
@@ -153,7 +151,6 @@ cdef bint read_versions(Reader* r, ClientHello* out) noexcept nogil:
     cdef uint32_t value
     if not read_vector(r, 1, &versions) or r.at != r.end or versions.at == versions.end:
         return False
-    out.has_versions = True
     out.version_max = 0
     while versions.at < versions.end:
         if not read_uint(&versions, 2, &value):

@@ -27,11 +27,7 @@ cdef void starved_wake(Core* e) noexcept nogil:
 
 cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
     """Bytes to the origin: see queue_send."""
-    cdef int result
-    if o.tls != NULL:
-        result = tls_send(e, o.tls, &o.out, data, n)
-    else:
-        result = queue_send(e, &o.out, &o.h, data, n, flags)
+    cdef int result = socket_send(e, &o.h, o.tls, &o.out, data, n, flags)
     if result < 0:
         write_failed(o)
     o.activity_ns = e.now_ns

@@ -152,7 +152,7 @@ cdef void name_take(Tls* t, const Greeting* g) noexcept nogil:
     cdef uint32_t i
     t.name_len = <uint8_t>g.hello.name.len
     for i in range(t.name_len):
-        t.name[i] = name[i] | 0x20 if c"A" <= name[i] <= c"Z" else name[i]
+        t.name[i] = fold(name[i])
 
 
 cdef void hello_take(Core* e, Client* c, const Greeting* g) noexcept nogil:

@@ -85,21 +85,12 @@ cdef void origin_abandon(Core* e, Exchange* x) noexcept nogil:
 
 
 cdef ssize_t origin_recv(Core* e, Origin* o, void* data, uint64_t n) noexcept nogil:
-    cdef ssize_t got
-    if o.tls != NULL:
-        return tls_recv(e, o.tls, data, n)
-    got = recv(o.h.fd, data, n, 0)
-    if got >= 0:
-        if <uint64_t>got < n and not o.h.events & EVENT_HANGUP:
-            o.h.events &= <uint8_t>~EVENT_READ
-    elif scrubber_errno() == EAGAIN or scrubber_errno() == EINTR:
-        o.h.events &= <uint8_t>~EVENT_READ
-    return got
+    return socket_recv(e, &o.h, o.tls, data, n)
 
 
 cdef bint origin_unsent(const Origin* o) noexcept nogil:
     """Something is on its way to the origin that its socket has not taken."""
-    return o.out.head != NULL or (o.tls != NULL and o.tls.wire.head != NULL)
+    return socket_unsent(&o.out, o.tls)
 
 
 cdef bint left_over(Core* e, Origin* o) noexcept nogil:
@@ -212,7 +203,7 @@ cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
         return -1
     o.activity_ns = e.now_ns
     if o.h.events & EVENT_WRITE:
-        result = tls_flush(e, o.tls, &o.out, &taken) if o.tls != NULL else queue_flush(e, &o.out, o.h.fd, &taken)
+        result = socket_flush(e, &o.h, o.tls, &o.out, &taken)
     if result == 0:
         o.h.events &= <uint8_t>~EVENT_WRITE
     return result
@@ -463,7 +454,7 @@ cdef int origin_flush(Core* e, Origin* o) noexcept nogil:
         return 1
     if not o.h.events & EVENT_WRITE:
         return 0
-    result = tls_flush(e, o.tls, &o.out, &taken) if o.tls != NULL else queue_flush(e, &o.out, o.h.fd, &taken)
+    result = socket_flush(e, &o.h, o.tls, &o.out, &taken)
     if taken:
         o.activity_ns = e.now_ns
     if result == 0:

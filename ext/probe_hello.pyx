@@ -23,7 +23,7 @@ def probe_hello(bytes data):
         if outcome != HELLO_OK:
             return "more" if outcome == HELLO_MORE else "plain" if outcome == HELLO_PLAIN else "bad"
         found = {
-            "used": used, "length": length, "version": hello.version, "version_max": hello.version_max, "offers_h2": bool(hello.offers_h2),
+            "used": used, "length": length, "version": hello.version, "version_max": hello.version_max,
             "name": (<const char*>message)[hello.name.off:hello.name.off + hello.name.len],
             "alpn": (<const char*>message)[hello.alpn.off:hello.alpn.off + hello.alpn.len],
         }

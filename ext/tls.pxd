@@ -50,8 +50,7 @@ cdef struct Tls:
     Tls* wait_next
     uint8_t state
     uint8_t waiting             # 1 + LANE_*; 0: it does not
-    uint8_t served              # the server's private key has been used for it
-    uint8_t ended               # the other side said that it is done (close_notify)
+    uint8_t bye                 # we said that nothing more comes (close_notify)
     uint8_t cut                 # its socket ended without that
     uint8_t offered             # bits of 1 << ALPN_*: what we speak here
     uint8_t alpn                # ALPN_* that was agreed on
@@ -77,6 +76,12 @@ cdef ssize_t tls_recv(Core* e, Tls* t, void* data, uint64_t n) noexcept nogil
 # As queue_send and queue_flush, of plain bytes. A record is on the wire queue until the socket takes it.
 cdef int tls_send(Core* e, Tls* t, Queue* q, const uint8_t* data, uint64_t n) noexcept nogil
 cdef int tls_flush(Core* e, Tls* t, Queue* q, uint64_t* taken) noexcept nogil
+# The same of a socket, in clear text (t NULL) or through TLS: the only doors to it. EVENT_READ is cleared where nothing more is there.
+cdef ssize_t socket_recv(Core* e, Handle* h, Tls* t, void* data, uint64_t n) noexcept nogil
+cdef int socket_send(Core* e, Handle* h, Tls* t, Queue* q, const uint8_t* data, uint64_t n, int flags) noexcept nogil
+cdef int socket_flush(Core* e, Handle* h, Tls* t, Queue* q, uint64_t* taken) noexcept nogil
+# Something is on its way that the socket has not taken.
+cdef bint socket_unsent(const Queue* q, const Tls* t) noexcept nogil
 # Tells the other side that nothing more will be sent, as far as the socket takes it.
 cdef void tls_bye(Core* e, Tls* t) noexcept nogil
 # A fatal alert in clear text, for whom there is no SSL: as far as the socket takes it.

@@ -86,22 +86,11 @@ cdef BIO_METHOD* BIO_OURS = scrubber_bio_method(bio_read, bio_write)
 
 cdef int tls_ship(Core* e, Tls* t) noexcept nogil:
     """What OpenSSL wrote. 1: the socket has it, 0: some of it is on the wire queue, -1: broken."""
-    cdef Handle* h = t.handle
     cdef uint64_t n = e.sealed_bytes
-    cdef ssize_t sent = 0
     e.sealed_bytes = 0
     if n == 0:
         return 1 if t.wire.head == NULL else 0
-    if t.wire.head == NULL and h.events & EVENT_WRITE and h.fd >= 0:
-        sent = send(h.fd, e.sealed, n, MSG_NOSIGNAL)
-        if sent < 0:
-            if scrubber_errno() != EAGAIN and scrubber_errno() != EINTR:
-                return -1
-            sent = 0
-        if <uint64_t>sent == n:
-            return 1
-        h.events &= <uint8_t>~EVENT_WRITE
-    return 0 if queue_append(e, &t.wire, e.sealed + sent, n - <uint64_t>sent) else -1
+    return queue_send(e, &t.wire, t.handle, e.sealed, n, 0)
 
 
 # --- life ---------------------------------------------------------------------------------------------------------------------------------
@@ -166,7 +155,6 @@ cdef ssize_t tls_read_failed(Tls* t, int got) noexcept nogil:
         scrubber_set_errno(EAGAIN)
         return -1
     if error == SSL_ERROR_ZERO_RETURN:
-        t.ended = 1
         return 0
     t.state = TLS_BROKEN
     # A client that just goes away is nothing unusual; an origin's answer that ends so may have been cut.
@@ -187,7 +175,7 @@ cdef ssize_t tls_recv(Core* e, Tls* t, void* data, uint64_t n) noexcept nogil:
     if t.state != TLS_OPEN:
         scrubber_set_errno(ECONNRESET)
         return -1
-    while done < n:
+    while done < n and t.state == TLS_OPEN:
         ERR_clear_error()
         got = SSL_read(t.ssl, <uint8_t*>data + done, <int>(n - done if n - done < READ_BYTES_MAX else READ_BYTES_MAX))
         if e.sealed_bytes and tls_ship(e, t) < 0:       # an alert, an answer to a key update
@@ -257,8 +245,9 @@ cdef int tls_flush(Core* e, Tls* t, Queue* q, uint64_t* taken) noexcept nogil:
 
 
 cdef void tls_bye(Core* e, Tls* t) noexcept nogil:
-    if t.state != TLS_OPEN:
+    if t.state != TLS_OPEN or t.bye:
         return
+    t.bye = 1
     ERR_clear_error()
     SSL_shutdown(t.ssl)
     tls_ship(e, t)
@@ -269,3 +258,31 @@ cdef void tls_alert(int fd, uint8_t description) noexcept nogil:
     memcpy(record, <const char*>b"\x15\x03\x03\x00\x02\x02", 6)
     record[6] = description
     send(fd, record, 7, MSG_NOSIGNAL)
+
+
+# --- either way --------------------------------------------------------------------------------------------------------------------------
+
+cdef ssize_t socket_recv(Core* e, Handle* h, Tls* t, void* data, uint64_t n) noexcept nogil:
+    cdef ssize_t got
+    if t != NULL:
+        return tls_recv(e, t, data, n)
+    got = recv(h.fd, data, n, 0)
+    # A short read has drained the socket, unless data and FIN came as one edge.
+    if got >= 0:
+        if <uint64_t>got < n and not h.events & EVENT_HANGUP:
+            h.events &= <uint8_t>~EVENT_READ
+    elif scrubber_errno() == EAGAIN or scrubber_errno() == EINTR:
+        h.events &= <uint8_t>~EVENT_READ
+    return got
+
+
+cdef int socket_send(Core* e, Handle* h, Tls* t, Queue* q, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
+    return tls_send(e, t, q, data, n) if t != NULL else queue_send(e, q, h, data, n, flags)
+
+
+cdef int socket_flush(Core* e, Handle* h, Tls* t, Queue* q, uint64_t* taken) noexcept nogil:
+    return tls_flush(e, t, q, taken) if t != NULL else queue_flush(e, q, h.fd, taken)
+
+
+cdef bint socket_unsent(const Queue* q, const Tls* t) noexcept nogil:
+    return q.head != NULL or (t != NULL and t.wire.head != NULL)

@@ -227,13 +227,13 @@ cdef int way_drain(Core* e, TunnelWay* w, Handle* sink, Queue* q) noexcept nogil
     cdef Tls* tls = tls_of(sink)
     cdef uint64_t taken = 0
     cdef int result
-    if q.head == NULL and (tls == NULL or tls.wire.head == NULL):
+    if not socket_unsent(q, tls):
         return 1
     if not sink.events & EVENT_WRITE:
         if w.stuck_ns == 0:
             w.stuck_ns = e.now_ns
         return 0
-    result = tls_flush(e, tls, q, &taken) if tls != NULL else queue_flush(e, q, sink.fd, &taken)
+    result = socket_flush(e, sink, tls, q, &taken)
     if result == 0:
         way_stuck(e, w, sink, taken)
     elif result == 1:
@@ -252,21 +252,13 @@ cdef int64_t way_read(Core* e, Exchange* x, TunnelWay* w, Handle* source, uint64
     # One byte more than may pass: so that the one too many is seen.
     if bytes_max and ask > bytes_max + 1 - (moved if moved < bytes_max else bytes_max):
         ask = bytes_max + 1 - (moved if moved < bytes_max else bytes_max)
-    if source.kind == HANDLE_CLIENT:
-        got = client_recv(e, <Client*>source, e.relay, ask)
-    else:
-        got = origin_recv(e, <Origin*>source, e.relay, ask)
+    got = socket_recv(e, source, tls_of(source), e.relay, ask)
     if got < 0:
         return 0 if scrubber_errno() == EAGAIN or scrubber_errno() == EINTR else -1
     if got == 0:
         w.ended = 1
         source.events &= <uint8_t>~EVENT_READ
     return got
-
-
-cdef inline int way_write(Core* e, Handle* sink, Queue* q, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef Tls* tls = tls_of(sink)
-    return tls_send(e, tls, q, data, n) if tls != NULL else queue_send(e, q, sink, data, n, 0)
 
 
 cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* sink, Queue* q, uint64_t* moved) noexcept nogil:
@@ -311,7 +303,7 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
         x.tunnel.byte_ns = e.now_ns
         if not x.tunnel.frames or frames_feed(&w.frames, e.relay, <uint64_t>got):
             x.tunnel.message_ns = e.now_ns
-        if way_write(e, sink, q, e.relay, <uint64_t>got) < 0:
+        if socket_send(e, sink, tls_of(sink), q, e.relay, <uint64_t>got, 0) < 0:
             tunnel_end(e, x, TUNNEL_BROKEN, True)
             return False
         if q.head == NULL and w.window < RELAY_BYTES:

@@ -46,7 +46,7 @@ def dev_cert(directory: Path, names: tuple[str, ...], rsa: bool, force: bool) ->
     output.stdout().print(f"{chain}, {key}: for {', '.join(names)}, {DAYS} days", markup=False)
 
 
-def self_signed(names: tuple[str, ...], *, rsa: bool = False, days: int = DAYS) -> tuple[bytes, bytes]:
+def self_signed(names: tuple[str, ...], *, rsa: bool = False) -> tuple[bytes, bytes]:
     """Certificate and key in PEM, for hosts and addresses."""
     from cryptography import x509  # noqa: PLC0415 - it takes its time to import
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
@@ -64,7 +64,7 @@ def self_signed(names: tuple[str, ...], *, rsa: bool = False, days: int = DAYS) 
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(now + datetime.timedelta(days=DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -80,7 +80,7 @@ def parse_endpoint(value: Any) -> Endpoint:
         meant = f"[{host}]:{port}" if _is_address(host) else f"[{value}]:PORT"
         message = f"{value!r}: IPv6 stands in brackets"
         raise ValueRefused(message, expected=ENDPOINT_EXPECTED, hint=f'write "{meant}"')
-    number = _port_number(port)
+    number = port_number(port)
     if number is None:
         hint = f"a port is a number from 0 to {PORT_MAX}"
         raise ValueRefused(f"{value!r}: {port[:20]!r} is not a port", expected=ENDPOINT_EXPECTED, hint=hint)
@@ -107,7 +107,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _port_number(text: str) -> int | None:
+def port_number(text: str) -> int | None:
     """None: it is none."""
     if not text.isascii() or not text.isdigit() or len(text) > PORT_DIGITS_MAX or int(text) > PORT_MAX:
         return None
@@ -135,7 +135,7 @@ def parse_origin_endpoint(value: Any) -> Endpoint:
 def _named_endpoint(value: Any) -> Endpoint | None:
     """NAME:PORT, to be looked up while the gateway runs; None: it is none. A last label of digits is an address."""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    number = _port_number(port)
+    number = port_number(port)
     name = host.lower().removesuffix(".")
     labels = name.split(".")
     if number is None or len(name) > NAME_BYTES_MAX:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from scrubber.config.network import HOST, PORT_MAX, parse_host
+from scrubber.config.network import HOST, parse_host, port_number
 from scrubber.config.walk import Derived, Doc, OneOrMore, Prepared, Reads, Report, measured
 from scrubber.errors import ValueRefused
 from scrubber.units import NS_PER_S, format_duration, parse_duration_ns
@@ -50,7 +50,7 @@ def _parse_redirect(value: Any) -> str:
     if not colon:
         host, port = value, "443"
     try:
-        if not (isinstance(host, str) and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORT_MAX):
+        if not isinstance(host, str) or not port_number(port):
             raise ValueRefused("no port", expected=REDIRECT_EXPECTED)
         host = parse_host(host) if host else ""
     except ValueRefused as e:

@@ -11,8 +11,6 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
-
 from scrubber.config.gateway import Gateway, area_names
 from scrubber.config.walk import Report, nearest
 from scrubber.mandate.schema import (
@@ -114,7 +112,7 @@ def _check_handshakes(rule: Rule, here: str, report: Report) -> None:
     for key in rule.per:
         if key not in HELLO_KEYS:
             report.error(f"{here}.per", f"a handshake has no {key}", "one of: " + ", ".join(sorted(HELLO_KEYS)))
-    if msgspec.structs.replace(rule.when, ja3=(), ja4=(), client=(), known=None) != When():
+    if rule.when.needs_request:
         hint = "there is no request yet"
         report.error(f"{here}.when", "a rule about handshakes knows no more", "client, known, ja3, ja4", hint)
 

@@ -152,8 +152,7 @@ def asked_at_hello(rule: Rule) -> bool:
     if rule.limit is not None:
         return rule.limit.unit == "handshakes"
     about = rule.when.ja3 or rule.when.ja4
-    only = msgspec.structs.replace(rule.when, ja3=(), ja4=(), client=(), known=None) == When()
-    return bool(about) and only and set(rule.per) <= HELLO_KEYS
+    return bool(about) and not rule.when.needs_request and set(rule.per) <= HELLO_KEYS
 
 
 class _Compiler:

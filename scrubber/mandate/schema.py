@@ -268,6 +268,11 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rush: bool | None = None
     link_load_ppm: Annotated[int | None, LOAD] = msgspec.field(default=None, name="link_load")
 
+    @property
+    def needs_request(self) -> bool:
+        """Whether it asks for more than is known with a ClientHello."""
+        return msgspec.structs.replace(self, ja3=(), ja4=(), client=(), known=None) != When()
+
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Condition, key, limit → a ladder of measures. Without a limit, every match counts as over it."""

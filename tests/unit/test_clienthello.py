@@ -56,7 +56,6 @@ def test_what_a_browser_says() -> None:
         "length": len(BROWSER.message()),
         "version": 0x0303,
         "version_max": 0x0304,
-        "offers_h2": True,
         "name": b"example.org",
         "alpn": b"h2",
         "ja3": ja3(BROWSER),

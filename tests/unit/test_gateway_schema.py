@@ -10,6 +10,7 @@ import pytest
 
 from scrubber import _native
 from scrubber.config import gateway as schema
+from scrubber.config import tls
 from scrubber.config.gateway import Account, Gateway, default_state_dir, load_gateway
 from scrubber.config.listener import LISTENERS_MAX
 from scrubber.config.network import Endpoint, parse_endpoint, parse_origin_endpoint
@@ -113,6 +114,7 @@ def test_capacities_are_the_core_s() -> None:
     for name in ("WORKERS_MAX", "AREAS_MAX", "HEADERS_MAX", "HEAD_BYTES_MAX"):
         assert getattr(schema, name) == core[name]
     assert core["LISTENERS_MAX"] == LISTENERS_MAX
+    assert (core["TLS_CHAINS_MAX"], core["PEM_BYTES_MAX"]) == (tls.CHAINS_MAX, tls.PEM_BYTES_MAX)
 
 
 def test_paths_stand_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
