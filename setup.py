@@ -40,7 +40,7 @@ sources = sorted(str(p) for kind in ("*.p[yx][xd]", "*.h", "*.cc") for p in Path
                                 "-Wno-sign-compare"],
             extra_link_args=link_args,
             include_dirs=["ext"],
-            libraries=["re2", "ssl", "crypto", "stdc++"],
+            libraries=["re2", "ssl", "crypto", "nghttp2", "stdc++"],
         )
     ],
     build_dir=f"build/cython-{flavour}",

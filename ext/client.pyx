@@ -29,6 +29,15 @@ cdef void facts_tls(Core* e, Facts* f, const uint8_t* ja3, const uint8_t* ja4) n
     f.ja4_key = siphash(&e.shared.secret, ja4, JA4_BYTES)
 
 
+cdef void facts_connection(Core* e, Facts* f, const Client* c) noexcept nogil:
+    """How the client speaks TLS and HTTP/2."""
+    if c.tls != NULL and c.tls.fingerprinted:
+        facts_tls(e, f, c.tls.ja3, c.tls.ja4)
+        f.hello_area = c.tls.area_id
+    if c.http2 != NULL:
+        f.http2 = c.http2.fingerprint
+
+
 cdef bint trusted_peer(const Facts* f) noexcept nogil:
     return f.listener.trusted != 0 and prefixes_find(&f.policy.prefixes[f.listener.trusted - 1], &f.client_full) != 0
 
@@ -63,7 +72,7 @@ cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const F
     c.count_key = count_key
     c.counted = counted
     c.proxy_due = proxy_listed(f)
-    c.hello_due = f.listener.tls != 0
+    c.hello_due = f.listener.tls & LISTENER_TLS != 0
     c.silent = 1
     c.silent_prev = e.silent_tail
     if e.silent_tail != NULL:
@@ -91,7 +100,12 @@ cdef void client_close(Core* e, Client* c, bint reset) noexcept nogil:
     if c.inbox != NULL:
         buffer_put(e, c.inbox)
         c.inbox = NULL
+    if is_stream(c):
+        stream_close(e, <Stream*>c)
+        return
     queue_clear(e, &c.out)
+    if c.http2 != NULL:
+        http2_free(e, c)
     if c.counted:
         counts_add(e.shared, c.count_key, -1)
     if c.named != NULL:
@@ -151,10 +165,12 @@ cdef void linger_read(Core* e, Client* c) noexcept nogil:
 
 
 cdef bint client_unsent(const Client* c) noexcept nogil:
-    return socket_unsent(&c.out, c.tls)
+    return c.out.head != NULL if is_stream(c) else socket_unsent(&c.out, c.tls)
 
 
 cdef ssize_t client_recv(Core* e, Client* c, void* data, uint64_t n) noexcept nogil:
+    if is_stream(c):
+        return stream_recv(e, <Stream*>c, data, n)
     return socket_recv(e, &c.h, c.tls, data, n)
 
 
@@ -168,7 +184,10 @@ cdef inline void client_blocked(Core* e, Client* c) noexcept nogil:
 
 
 cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexcept nogil:
-    cdef int result = socket_send(e, &c.h, c.tls, &c.out, data, n, 0)
+    cdef int result
+    if is_stream(c):
+        return stream_send(e, <Stream*>c, data, n)
+    result = socket_send(e, &c.h, c.tls, &c.out, data, n, 0)
     if result == 0 and not c.h.events & EVENT_WRITE:
         client_blocked(e, c)    # else it waits behind a head that is about to be flushed
     return result
@@ -177,6 +196,8 @@ cdef int client_write(Core* e, Client* c, const uint8_t* data, uint64_t n) noexc
 cdef int client_flush(Core* e, Client* c) noexcept nogil:
     cdef int result
     cdef uint64_t taken = 0
+    if is_stream(c):
+        return stream_flush(e, <Stream*>c)
     if not client_unsent(c):
         return 1
     if not c.h.events & EVENT_WRITE:
@@ -221,6 +242,22 @@ cdef int client_fill(Core* e, Client* c) noexcept nogil:
     return -1
 
 
+cdef bint speaks_http2(Core* e, Client* c) noexcept nogil:
+    """The preface of HTTP/2 with prior knowledge (RFC 9113 3.3, 3.4) at the beginning of a connection in clear text. True: the
+    connection has another reader from here on, or waits for the rest of it."""
+    cdef Buffer* b = c.inbox
+    cdef uint32_t n = b.end - b.start
+    if c.requests or c.tls != NULL or is_stream(c) or not e.policy.policy.listeners[c.listener].tls & LISTENER_HTTP2:
+        return False
+    if n > HTTP2_PREFACE_BYTES:
+        n = HTTP2_PREFACE_BYTES
+    if memcmp(b.data + b.start, <const char*>b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", n) != 0 or n < HTTP2_TOLD_BYTES:
+        return False
+    if http2_open(e, c):
+        http2_step(e, c)
+    return True
+
+
 cdef bint client_head(Core* e, Client* c) noexcept nogil:
     """Read and parse one head. True: a request was taken up; False: waiting, or closed."""
     cdef const AreaSpec* area = area_fallback(e, c.listener)
@@ -234,12 +271,17 @@ cdef bint client_head(Core* e, Client* c) noexcept nogil:
             starve(e, &c.h)
             return False
     b = c.inbox
+    if c.refused:
+        client_refuse(e, c, c.refused)
+        return False
     while True:
         if c.proxy_due and not proxied_read(e, c):
             return False
         if c.hello_due and not c.proxy_due and b.end > b.start and not hello_read(e, c):
             return False
         if b.end > b.start and not c.proxy_due and not c.hello_due:
+            if speaks_http2(e, c):
+                return False
             if c.state == CLIENT_IDLE:
                 c.state = CLIENT_HEAD
                 c.since_ns = e.now_ns
@@ -276,6 +318,9 @@ cdef void client_step(Core* e, Client* c) noexcept nogil:
         return
     if c.state == CLIENT_HANDSHAKE and not handshake_step(e, c):
         return
+    if c.state == CLIENT_HTTP2:
+        http2_step(e, c)
+        return
     for _ in range(PIPELINE_MAX):
         if c.state == CLIENT_EXCHANGE and not exchange_pump(e, c):
             return
@@ -286,7 +331,7 @@ cdef void client_step(Core* e, Client* c) noexcept nogil:
 
 # --- requests ----------------------------------------------------------------------------------------------------------------------------
 
-cdef inline uint64_t id_next(Core* e) noexcept nogil:
+cdef uint64_t id_next(Core* e) noexcept nogil:
     e.id_state += 1
     return siphash_pair(&e.id_key, e.worker, e.id_state)
 
@@ -347,6 +392,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     """Step 4, identify: client, account, fingerprint, area -> keys."""
     cdef const Policy* p = e.policy.policy
     cdef RequestHead* head = &e.request
+    cdef Client* root
     cdef uint32_t n
     cdef int32_t index
     memset(f, 0, sizeof(Facts))
@@ -361,17 +407,16 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     facts_address(e, f)
     x.client_port = c.port if f.proof != PROOF_CHAIN else 0
     x.https = facts_https(f)
-    f.fingerprint = fingerprint_http1(data, head)
-    if c.tls != NULL and c.tls.fingerprinted:
-        facts_tls(e, f, c.tls.ja3, c.tls.ja4)
-        f.hello_area = c.tls.area_id
+    f.fingerprint = fingerprint_head(data, head, c"2" if is_stream(c) else <uint8_t>(c"0" + head.minor))
+    facts_connection(e, f, c)
     index = policy_area(p, f.listener, data + head.host.off, head.host.len)
     if index >= 0:
         f.area = &p.areas[index]
         x.area = f.area
         x.pool = &p.pools[f.area.pool]
-        f.first_request = c.area_seen != f.area.area_id + 1
-        c.area_seen = <uint16_t>(f.area.area_id + 1)
+        root = client_root(c)
+        f.first_request = root.area_seen != f.area.area_id + 1
+        root.area_seen = <uint16_t>(f.area.area_id + 1)
         if f.area.account_kind == ACCOUNT_CERTIFICATE:
             if c.tls != NULL and c.tls.subject_len:
                 f.account_key = siphash(&e.shared.secret, c.tls.subject, c.tls.subject_len)
@@ -425,6 +470,9 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
         judge_request(e.shared, &f, e.now_ns, &x.judgement)
     x.judged_ns = e.now_ns
     note_request(e, c, x, &f)
+    if is_stream(c) and c.h.events & EVENT_BROKEN:
+        client_close(e, c, False)       # taken back in the same breath: it was judged, and goes no further
+        return
     if status == 0 and x.judgement.verdict == VERDICT_PASS:
         if f.path_len == PATH_BYTES_MAX:
             # Rules and routes saw its first bytes only: what stands behind them must not get around one.
@@ -469,7 +517,8 @@ cdef void verdict_apply(Core* e, Client* c, Exchange* x) noexcept nogil:
     cdef int32_t verdict = x.judgement.verdict
     if verdict == VERDICT_DROP:
         x.response_done = 1
-        client_close(e, c, True)
+        # A stream of the client's own connection takes that with it; one of many clients of a proxy goes alone.
+        client_close(e, client_root(c) if address_equal(&x.client_address, &c.peer) else c, True)
     elif verdict == VERDICT_TARPIT and e.gauges.tarpit < e.policy.policy.header.tarpit_max:
         # Held without a buffer; answered when its time is over.
         if c.inbox != NULL:
@@ -495,6 +544,11 @@ cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uin
     return nbytes < (elapsed_ns - area.body_grace_ns) / 1000000 * area.body_bytes_s_min / 1000
 
 
+cdef bint write_late(Core* e, const Client* c, const AreaSpec* area) noexcept nogil:
+    cdef uint64_t taken = stream_progress(<const Stream*>c) if is_stream(c) else c.blocked_bytes
+    return e.now_ns - c.blocked_ns >= area.write_ns and taken == 0 or too_slow(taken, c.blocked_ns, area, e.now_ns)
+
+
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
     # Bytes that wait to be read here are no fault of the client's: this worker may have been held up.
     cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not origin_unsent(x.origin) and (
@@ -507,8 +561,10 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
             return
         # An origin may have come back without a place having come free.
         wait_again(e, x)
-    elif c.blocked_ns and (e.now_ns - c.blocked_ns >= x.area.write_ns and c.blocked_bytes == 0
-                           or too_slow(c.blocked_bytes, c.blocked_ns, x.area, e.now_ns)):
+    elif c.blocked_ns and is_stream(c) and stream_held(e, <Stream*>c):
+        http2_refuse(e, c.http2, HTTP2_HELD)
+        return
+    elif c.blocked_ns and write_late(e, c, x.area):
         e.totals.timeouts_write += 1
         client_close(e, c, True)
         return
@@ -547,6 +603,8 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         tunnel_timeout(e, c.exchange)
     elif c.state == CLIENT_HANDSHAKE:
         handshake_timeout(e, c)
+    elif c.state == CLIENT_HTTP2:
+        http2_timeout(e, c)
     elif c.state == CLIENT_HEAD:
         due = c.since_ns + area.head_ns
         if e.now_ns < due or c.h.events & EVENT_READ:       # what came in time is read first

@@ -98,6 +98,8 @@ cdef bint condition_request(const Facts* f, const ConditionSpec* c, bint known, 
         return condition_header(f, c)
     if c.kind == CONDITION_CLIENT or c.kind == CONDITION_JA3 or c.kind == CONDITION_JA4:
         return condition_connection(f, c, known)
+    if c.kind == CONDITION_HTTP2:
+        return f.http2 != 0 and f.http2 == c.arg
     if c.kind == CONDITION_FINGERPRINT:
         return f.fingerprint != 0 and f.fingerprint == c.arg
     if c.kind == CONDITION_KNOWN:

@@ -70,7 +70,10 @@ cdef struct Totals:
     uint64_t handshakes_failed  # bad bytes, unknown names, no agreement, broken off
     uint64_t handshakes_refused  # before the private key was used: blocks, rules, the client's share
     uint64_t timeouts_handshake
-    uint64_t reserved[1]
+    uint64_t http2_connections
+    uint64_t http2_streams
+    uint64_t http2_refused      # connections that were ended for what their client did
+    uint64_t reserved[6]
     AreaTotals areas[256]       # AREAS_MAX
 
 cdef uint32_t latency_bucket(uint64_t ns) noexcept nogil

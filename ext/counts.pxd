@@ -14,7 +14,7 @@ cdef extern from *:
     uint32_t COUNTS_FULL
 
 cdef enum:
-    POOL_KINDS = 6              # what a worker allocates at its start: see pools_note
+    POOL_KINDS = 9              # what a worker allocates at its start: see pools_note
 
 cdef struct PoolUse:            # objects
     uint64_t used
@@ -33,8 +33,11 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
     uint64_t tunnels            # open; each is a request in flight too
     uint64_t origin_waiting     # requests that wait for a place at an origin
-    PoolUse pools[7]            # POOL_KINDS, as of the last tick
-    uint64_t reserved[4]
+    PoolUse pools[9]            # POOL_KINDS, as of the last tick
+    uint64_t http2_connections  # open
+    uint64_t http2_streams      # open; each is a request in flight, or about to be
+    uint64_t http2_bytes        # what nghttp2 has allocated
+    uint64_t reserved[5]
 
 # Change this worker's count by delta (never below 0); returns the new sum over all workers. COUNTS_FULL: the bucket is full, not counted:
 # then the caller must not take it back either. Without a slot of its own (slot -1) a process only reads.

@@ -202,6 +202,7 @@ cdef enum:
     HANDLE_LISTENER = 2
     HANDLE_CLIENT = 3
     HANDLE_ORIGIN = 4
+    HANDLE_STREAM = 5               # of an HTTP/2 connection: a Client without a socket of its own
 
     EVENT_READ = 1
     EVENT_WRITE = 2
@@ -217,6 +218,7 @@ cdef enum:
     CLIENT_LINGER = 5               # answered for the last time; reading off what the client still sends
     CLIENT_TUNNEL = 6               # upgraded: bytes flow both ways
     CLIENT_HANDSHAKE = 7            # of TLS
+    CLIENT_HTTP2 = 8                # its streams are clients of their own
 
     ORIGIN_CONNECTING = 1
     ORIGIN_ACTIVE = 2
@@ -250,6 +252,7 @@ cdef struct Handle:
     uint8_t reserved[5]
 
 cdef struct Tls
+cdef struct Http2
 
 # Fixed-size objects from one mapping, last freed first out, so that what is not used is never touched.
 cdef struct Pool:
@@ -294,6 +297,7 @@ cdef struct Client:
     uint8_t keep_alive
     uint8_t silent                  # on the list of connections that have not sent a byte since accept
     uint8_t counted
+    uint8_t refused                 # of a stream: HTTP1_* that is wrong with its head
     uint16_t listener
     uint16_t port
     uint16_t area_seen              # area of the last request + 1: connection rules are charged once an area
@@ -315,6 +319,7 @@ cdef struct Client:
     ProxyNote* proxy                # NULL: no PROXY header named the client
     Origin* named                   # idle, its PROXY header names this client: nobody else may use it; NULL: none
     Tls* tls                        # NULL: in clear text
+    Http2* http2                    # NULL: HTTP/1.1
 
 cdef struct Origin:
     Handle h
@@ -565,6 +570,13 @@ cdef struct Core:
     Pool buffers
     Pool notes                      # ProxyNote
     Pool tls                        # Tls
+    Pool sessions                   # Http2
+    Pool streams                    # Stream
+    Http2* due_head                 # connections with frames to send
+    Http2* due_tail
+    uint8_t* frames                 # FRAMES_BYTES: what is read from, or written to, an HTTP/2 connection
+    uint8_t* head                   # BUFFER_BYTES: a head on its way into HEADERS
+    nghttp2_nv* fields              # HTTP2_FIELDS_MAX
     Tls* handshake_head[2]          # LANE_*: who waits for the private key
     Tls* handshake_tail[2]
     uint8_t* sealed                 # TLS_SEALED_BYTES: records on their way from OpenSSL to a socket

@@ -7,6 +7,7 @@ cimport cython
 
 cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers) noexcept nogil:
     cdef uint32_t i
+    cdef uint32_t streams = connections if connections > STREAMS_WORKER_MIN else STREAMS_WORKER_MIN
     e.relay = <uint8_t*>scrubber_pages(RELAY_BYTES)
     for i in range(LISTENERS_MAX):
         e.listeners[i].h.fd = -1
@@ -17,12 +18,19 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
     e.tick = e.now_ns / TICK_NS
     if e.relay == NULL or not pool_open(&e.clients, connections, sizeof(Client)):
         return False
-    if not pool_open(&e.exchanges, connections, sizeof(Exchange)) or not pool_open(&e.origins, origins, sizeof(Origin)):
+    if not pool_open(&e.exchanges, connections + streams, sizeof(Exchange)) or not pool_open(&e.origins, origins, sizeof(Origin)):
         return False
     if not pool_open(&e.buffers, buffers, sizeof(Buffer)) or not pool_open(&e.notes, connections, sizeof(ProxyNote)):
         return False
     e.sealed = <uint8_t*>scrubber_pages(TLS_SEALED_BYTES)
     if e.sealed == NULL or not pool_open(&e.tls, connections + origins, sizeof(Tls)):
+        return False
+    e.frames = <uint8_t*>scrubber_pages(FRAMES_BYTES)
+    e.head = <uint8_t*>scrubber_pages(BUFFER_BYTES)
+    e.fields = <nghttp2_nv*>scrubber_pages(HTTP2_FIELDS_MAX * sizeof(nghttp2_nv))
+    if e.frames == NULL or e.head == NULL or e.fields == NULL or HTTP2_CALLBACKS == NULL or HTTP2_OPTION == NULL:
+        return False
+    if not pool_open(&e.sessions, connections, sizeof(Http2)) or not pool_open(&e.streams, streams, sizeof(Stream)):
         return False
     pipes_open(e)
     e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
@@ -65,6 +73,14 @@ cdef void core_close(Core* e) noexcept nogil:
     pool_close(&e.buffers)
     pool_close(&e.notes)
     pool_close(&e.tls)
+    pool_close(&e.sessions)
+    pool_close(&e.streams)
+    if e.frames != NULL:
+        munmap(e.frames, FRAMES_BYTES)
+    if e.head != NULL:
+        munmap(e.head, BUFFER_BYTES)
+    if e.fields != NULL:
+        munmap(e.fields, HTTP2_FIELDS_MAX * sizeof(nghttp2_nv))
     if e.sealed != NULL:
         munmap(e.sealed, TLS_SEALED_BYTES)
     if e.relay != NULL:
@@ -207,4 +223,4 @@ cdef class Engine:
     def sizes(self) -> dict:
         """Bytes an object, by kind."""
         return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer),
-                "tls": sizeof(Tls)}
+                "tls": sizeof(Tls), "session": sizeof(Http2), "stream": sizeof(Stream)}

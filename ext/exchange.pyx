@@ -20,6 +20,7 @@ cdef void starved_in(Core* e, Pool* p) noexcept nogil:
 cdef void starved_wake(Core* e) noexcept nogil:
     e.starved = False
     starved_in(e, &e.clients)
+    starved_in(e, &e.streams)
     starved_in(e, &e.origins)
 
 
@@ -324,7 +325,7 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     o.reusable = r.keep_alive and r.body != BODY_CLOSE
     o.fresh = 0
     chunked_init(&x.response_chunked)
-    x.client_chunked = (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 1 and not x.cache.as_get
+    x.client_chunked = (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 1 and not x.cache.as_get and not is_stream(x.client)
     if (r.body == BODY_CHUNKED or r.body == BODY_CLOSE) and x.minor == 0:
         x.keep_alive = 0
     if not x.request_done or client_leaving(e, x.client):
@@ -542,6 +543,9 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     keep = x.keep_alive and x.request_done      # as the head promised, even if a drain began since
     c.linger_left = 0 if keep else linger_rest(x)
     exchange_end(e, x)
+    if is_stream(c):
+        stream_done(e, <Stream*>c)
+        return False
     if not keep:
         client_linger(e, c)
         return False

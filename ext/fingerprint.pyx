@@ -1,4 +1,4 @@
-# Header-order fingerprint of HTTP/1.1 clients: docs/fingerprints.md defines it, tests/reference/fingerprint.py says it slowly.
+# Header-order fingerprint of clients: docs/fingerprints.md defines it, tests/reference/fingerprint.py says it slowly.
 # Owns the table of names left out, filled at import. Invariants: no key, no clock, no state, so that every gateway gives the same value;
 # bounded work whatever the head; never 0. Its text form is "h1_" and 16 hex digits.
 cdef enum:
@@ -86,7 +86,7 @@ cdef inline void fold_into(uint8_t* out, const uint8_t* name, uint32_t length) n
     memcpy(out + length - 8, &word, 8)
 
 
-cdef uint64_t fingerprint_http1(const uint8_t* data, const RequestHead* head) noexcept nogil:
+cdef uint64_t fingerprint_head(const uint8_t* data, const RequestHead* head, uint8_t version) noexcept nogil:
     cdef uint8_t text[2048]
     cdef HashKey key
     cdef uint64_t value
@@ -94,7 +94,7 @@ cdef uint64_t fingerprint_http1(const uint8_t* data, const RequestHead* head) no
     cdef const Header* h
     cdef const uint8_t* name
     key.k0 = key.k1 = 0
-    text[0] = c"0" + head.minor
+    text[0] = version
     text[1] = c"\n"
     for i in range(head.header_count):
         h = &head.headers[i]

@@ -42,7 +42,13 @@ cdef inline bint request_header_ours(uint8_t id) noexcept nogil:
             or id == HEADER_X_REAL_IP or id == HEADER_X_FORWARDED_PORT or id == HEADER_TRAILER or id == HEADER_PROXY_AUTHORIZATION)
 
 
-cdef void put_via(Writer* w, const uint8_t* data, const Header* headers, uint16_t count, uint8_t minor, const uint8_t* ours,
+cdef inline const char* via_version(uint8_t minor, bint http2) noexcept nogil:
+    if http2:
+        return b"2.0 "
+    return b"1.1 " if minor else b"1.0 "
+
+
+cdef void put_via(Writer* w, const uint8_t* data, const Header* headers, uint16_t count, const char* version, const uint8_t* ours,
                   uint32_t ours_len) noexcept nogil:
     """The Via fields of the message as one, and our own member behind them (RFC 9110 7.6.3): how the message came to us, and who we are."""
     cdef uint16_t i
@@ -58,7 +64,7 @@ cdef void put_via(Writer* w, const uint8_t* data, const Header* headers, uint16_
     if ours_len:
         if begun:
             put(w, b", ", 2)
-        put_either(w, minor != 0, b"1.1 ", b"1.0 ")
+        put_text(w, version)
         put(w, ours, ours_len)
     elif not begun:
         w.at = start
@@ -197,7 +203,7 @@ cdef uint16_t forward_request(Core* e, Client* c, Exchange* x, const Facts* f) n
         put_upgrade(&w, x)
     put_forwarded(&w, c, f, f.listener.scheme)
     if x.area.via.len or head.first[HEADER_VIA] >= 0:
-        put_via(&w, f.data, head.headers, head.header_count, x.minor, p.text + x.area.via.off, x.area.via.len)
+        put_via(&w, f.data, head.headers, head.header_count, via_version(x.minor, is_stream(c)), p.text + x.area.via.off, x.area.via.len)
     put_text(&w, b"X-Request-Id: ")
     put_request_id(&w, x)
     put_text(&w, b"\r\n\r\n")
@@ -221,7 +227,7 @@ cdef void put_heads(Writer* w, const Exchange* x, const uint8_t* data, const Res
     cdef const Header* server
     cdef bint via = area.flags & AREA_VIA_RESPONSE != 0
     if via or r.first[HEADER_VIA] >= 0:
-        put_via(w, data, r.headers, r.header_count, r.minor, text + area.via.off, area.via.len if via else 0)
+        put_via(w, data, r.headers, r.header_count, via_version(r.minor, False), text + area.via.off, area.via.len if via else 0)
     if area.server.len:
         put_text(w, b"Server: ")
         put(w, text + area.server.off, area.server.len)

@@ -63,8 +63,8 @@ cdef void tls_note(Tls* t) noexcept nogil:
     t.text_len = <uint16_t>(w.at - t.text)
 
 
-cdef void hello_record(Core* e, Client* c, uint8_t reason, const Greeting* g, const Judgement* j) noexcept nogil:
-    """The access line of a connection that ends before its first request; the connection is closed."""
+cdef void connection_record(Core* e, Client* c, uint8_t reason, const Greeting* g, const Judgement* j) noexcept nogil:
+    """The access line of a connection that ends for what its client did, not with a request; the caller ends it, and the exchange."""
     cdef Exchange* x = exchange_open(e, c)
     cdef Writer w
     x.reason = reason
@@ -87,7 +87,7 @@ cdef void hello_record(Core* e, Client* c, uint8_t reason, const Greeting* g, co
 cdef void hello_refuse(Core* e, Client* c, uint8_t reason, uint8_t alert, const Greeting* g) noexcept nogil:
     e.totals.handshakes_failed += 1
     tls_alert(c.h.fd, alert)
-    hello_record(e, c, reason, g, NULL)
+    connection_record(e, c, reason, g, NULL)
     client_close(e, c, False)
 
 
@@ -101,7 +101,7 @@ cdef void hello_plain(Core* e, Client* c) noexcept nogil:
         client_refuse(e, c, HTTP1_PLAIN_HTTP)
         return
     e.totals.bad_requests += 1
-    hello_record(e, c, HTTP1_BAD_HELLO, NULL, NULL)
+    connection_record(e, c, HTTP1_BAD_HELLO, NULL, NULL)
     client_close(e, c, True)
 
 
@@ -142,7 +142,7 @@ cdef bint hello_refused(Core* e, Client* c, const Greeting* g, bint* known) noex
     if j.verdict == VERDICT_PASS and not handshakes_over(e, &f):
         return False
     e.totals.handshakes_refused += 1
-    hello_record(e, c, 0 if j.verdict != VERDICT_PASS else HTTP1_TOO_MANY_HANDSHAKES, g, &j)
+    connection_record(e, c, 0 if j.verdict != VERDICT_PASS else HTTP1_TOO_MANY_HANDSHAKES, g, &j)
     client_close(e, c, True)
     return True
 
@@ -169,7 +169,7 @@ cdef void hello_take(Core* e, Client* c, const Greeting* g) noexcept nogil:
     SSL_set_accept_state(t.ssl)
     if listener.tls & LISTENER_TLS_13:
         scrubber_only_13(t.ssl)
-    t.offered = <uint8_t>(1 << ALPN_HTTP1 | (1 << ALPN_H2 if listener.tls & LISTENER_TLS_H2 else 0))
+    t.offered = <uint8_t>(1 << ALPN_HTTP1 | (1 << ALPN_H2 if listener.tls & LISTENER_HTTP2 else 0))
     t.area_id = p.areas[g.area].area_id
     t.fingerprinted = g.fingerprinted
     memcpy(t.ja3, g.ja3, JA3_BYTES)
@@ -260,7 +260,7 @@ cdef void handshakes_serve(Core* e) noexcept nogil:
 cdef void handshake_failed(Core* e, Client* c, uint8_t reason) noexcept nogil:
     e.totals.handshakes_failed += 1
     tls_note(c.tls)
-    hello_record(e, c, reason, NULL, NULL)
+    connection_record(e, c, reason, NULL, NULL)
     client_close(e, c, False)
 
 
@@ -275,6 +275,9 @@ cdef void handshake_done(Core* e, Client* c) noexcept nogil:
     e.totals.handshakes += 1
     if SSL_session_reused(t.ssl):
         e.totals.handshakes_resumed += 1
+    if t.alpn == ALPN_H2:
+        http2_open(e, c)
+        return
     c.state = CLIENT_IDLE
     c.since_ns = e.now_ns
     timer_clear(e, &c.h)

@@ -38,7 +38,20 @@ cdef enum:
     HTTP1_TOO_MANY_HANDSHAKES = 33
     HTTP1_HANDSHAKE_FAILED = 34
     HTTP1_HANDSHAKE_LATE = 35
-    HTTP1_REASONS = 36
+    # What ended an HTTP/2 connection.
+    HTTP2_BROKEN = 36           # against RFC 9113: nghttp2 says so
+    HTTP2_LATE = 37             # preface, or a field section
+    HTTP2_RESETS = 38
+    HTTP2_PINGS = 39
+    HTTP2_SETTINGS = 40
+    HTTP2_PRIORITIES = 41
+    HTTP2_EMPTY = 42
+    HTTP2_WINDOWS = 43
+    HTTP2_UNKNOWN = 44
+    HTTP2_HEADERS = 45
+    HTTP2_CONTINUATIONS = 46
+    HTTP2_HELD = 47
+    HTTP1_REASONS = 48
 
     METHOD_OTHER = 0            # any other token, forwarded as it is
     METHOD_GET = 1

@@ -32,7 +32,7 @@ cdef uint8_t HEADER_FLAGS[29]
 cdef uint8_t HEADER_OPTION[29]  # may be named by Connection
 cdef uint8_t NAME_SLOT[128]     # NAME_SLOTS: header id, 0: free
 cdef const char* METHOD_NAMES[10]
-cdef const char* REASON_NAMES[36]
+cdef const char* REASON_NAMES[48]
 
 
 cdef void http1_tables() noexcept:
@@ -58,7 +58,9 @@ cdef void http1_tables() noexcept:
         "length_and_chunked", "bad_transfer_encoding", "line_too_long", "head_too_large", "too_many_headers", "bad_chunk", "bad_trailer",
         "bad_status", "bad_connection", "method_refused", "bad_expect", "bad_upgrade", "too_many_ranges", "bad_proxy_header",
         "path_too_long", "plain_http_to_tls_port", "bad_client_hello", "unknown_server_name", "too_many_handshakes", "handshake_failed",
-        "handshake_late"]
+        "handshake_late", "http2_broken", "http2_late", "http2_resets", "http2_pings", "http2_settings", "http2_priorities",
+        "http2_empty_data", "http2_window_updates", "http2_unknown_frames", "http2_header_bomb", "http2_continuations",
+        "http2_windows_held"]
     memset(NAME_SLOT, 0, sizeof(NAME_SLOT))
     for i in range(1, HEADER_IDS):
         HEADER_LENGTHS[i] = <uint32_t>strlen(HEADER_NAMES[i])

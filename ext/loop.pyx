@@ -68,7 +68,9 @@ cdef void timer_clear(Core* e, Handle* h) noexcept nogil:
 cdef void handle_bury(Core* e, Handle* h, bint reset) noexcept nogil:
     ready_remove(h)
     timer_clear(e, h)
-    if h.fd >= 0:
+    if h.kind == HANDLE_STREAM:
+        h.fd = -1                   # its connection's
+    elif h.fd >= 0:
         if reset:
             scrubber_reset(h.fd)
         else:
@@ -87,6 +89,9 @@ cdef void graves_clear(Core* e) noexcept nogil:
         if h.kind == HANDLE_CLIENT:
             h.kind = HANDLE_FREE
             pool_put(&e.clients, h)
+        elif h.kind == HANDLE_STREAM:
+            h.kind = HANDLE_FREE
+            pool_put(&e.streams, h)
         else:
             h.kind = HANDLE_FREE
             pool_put(&e.origins, h)
@@ -104,7 +109,7 @@ cdef bint handle_watch(Core* e, Handle* h) noexcept nogil:
 cdef inline void handle_step(Core* e, Handle* h) noexcept nogil:
     if h.fd < 0:
         return
-    if h.kind == HANDLE_CLIENT:
+    if h.kind == HANDLE_CLIENT or h.kind == HANDLE_STREAM:
         client_step(e, <Client*>h)
     elif h.kind == HANDLE_ORIGIN:
         origin_step(e, <Origin*>h)
@@ -133,7 +138,7 @@ cdef void expire(Core* e) noexcept nogil:
                 wheel_link(e, h)
             elif h.deadline_ns != 0 and h.fd >= 0:
                 h.deadline_ns = 0
-                if h.kind == HANDLE_CLIENT:
+                if h.kind == HANDLE_CLIENT or h.kind == HANDLE_STREAM:
                     client_timeout(e, <Client*>h)
                 elif h.kind == HANDLE_ORIGIN:
                     origin_timeout(e, <Origin*>h)
@@ -211,10 +216,11 @@ cdef bint core_pass(Core* e) noexcept nogil:
         if h == last:
             break
     handshakes_serve(e)
+    http2_serve(e)
     graves_clear(e)
     if ticked:
         pools_note(e)
     e.gauges.beat_ns = e.now_ns
     e.totals.passes += 1
     e.totals.pass_ns += scrubber_clock(CLOCK_MONOTONIC) - began_ns
-    return e.ready.ready_next != &e.ready or handshakes_wait(e)
+    return e.ready.ready_next != &e.ready or handshakes_wait(e) or http2_waits(e)

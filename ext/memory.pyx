@@ -22,7 +22,7 @@ REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": 
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
 ORIGIN_HEALTHS = ("unknown", "up", "down")        # by ORIGIN_HEALTH_*
-POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls")     # by place in Gauges.pools
+POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls", "sessions", "streams")     # by place in Gauges.pools
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
 BLOCK_ANSWERS = {BLOCK_NEW: "new", BLOCK_EXTENDED: "extended", BLOCK_REFUSED_FULL: "refused_full", BLOCK_REFUSED_TTL: "refused_ttl",
                  BLOCK_REFUSED_BUSY: "refused_busy", BLOCK_REFUSED_SOURCE: "refused_source"}
@@ -381,6 +381,7 @@ cdef class Memory:
                 "connections": copy.connections, "origin_connections": copy.origin_connections, "requests": copy.requests,
                 "tarpit": copy.tarpit, "draining": copy.draining, "tunnels": copy.tunnels,
                 "origin_waiting": copy.origin_waiting,
+                "http2_connections": copy.http2_connections, "http2_streams": copy.http2_streams, "http2_bytes": copy.http2_bytes,
                 "pools": {name: (copy.pools[i].used, copy.pools[i].size) for i, name in enumerate(POOL_NAMES)},
                 "origin_in_flight": {i: copy.origin_in_flight[i] for i in range(ORIGINS_MAX) if copy.origin_in_flight[i]}}
 
@@ -638,4 +639,5 @@ cdef dict _totals_head(const Totals* t):
             "tunnels": t.tunnels, "tunnels_refused": t.tunnels_refused, "tunnels_cut": t.tunnels_cut,
             "log_sampled": t.log_sampled, "bytes_spliced": t.bytes_spliced,
             "handshakes": t.handshakes, "handshakes_resumed": t.handshakes_resumed, "handshakes_failed": t.handshakes_failed,
-            "handshakes_refused": t.handshakes_refused, "timeouts_handshake": t.timeouts_handshake}
+            "handshakes_refused": t.handshakes_refused, "timeouts_handshake": t.timeouts_handshake,
+            "http2_connections": t.http2_connections, "http2_streams": t.http2_streams, "http2_refused": t.http2_refused}

@@ -123,7 +123,7 @@ cdef void origin_own(Core* e, Origin* o, Client* c) noexcept nogil:
 
 cdef Origin* owned_take(Core* e, const Exchange* x, const OriginSpec* spec) noexcept nogil:
     """The client's own connection, where it leads to this origin and still says who the client is."""
-    cdef Origin* o = x.client.named
+    cdef Origin* o = client_root(x.client).named
     if o == NULL:
         return NULL
     if (o.origin_id != spec.origin_id or o.h.events & (EVENT_READ | EVENT_HANGUP) or idle_over(e, o) or o.named_port != x.client_port
@@ -158,7 +158,7 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
         pool.idle_count += 1
         look_by(e, &o.h, e.now_ns + pool.idle_ns)
         if o.proxy_version:
-            origin_own(e, o, c)
+            origin_own(e, o, client_root(c))
     wait_serve(e, o.origin_id)
 
 

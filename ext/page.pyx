@@ -91,9 +91,11 @@ cdef int page_pump(Core* e, Client* c, Exchange* x) noexcept nogil:
         if not c.h.events & EVENT_WRITE:
             client_blocked(e, c)
             return 0
-        if c.tls != NULL:
+        if not client_plain(c):
             if not page_seal(e, c, x, data + x.page_sent, n - x.page_sent):
                 return -1
+            if is_stream(c) and client_flush(e, c) != 1:
+                return 0
             continue
         sent = send(c.h.fd, data + x.page_sent, n - x.page_sent, MSG_NOSIGNAL)
         if sent < 0:
@@ -110,7 +112,8 @@ cdef int page_pump(Core* e, Client* c, Exchange* x) noexcept nogil:
             client_blocked(e, c)
             return 0
     x.page = NULL
-    c.blocked_ns = 0
+    if not client_unsent(c):
+        c.blocked_ns = 0
     return 1
 
 

@@ -4,10 +4,10 @@ cdef struct Section:
     uint32_t offset             # from the start of the image, multiple of 8
     uint32_t count              # entries (bytes for TEXT and SOURCE)
 
-cdef struct PolicyHeader:       # 256 bytes
+cdef struct PolicyHeader:       # 320 bytes
     uint64_t magic              # "SCRUBPOL"
     uint32_t layout_version
-    uint32_t header_bytes       # 256
+    uint32_t header_bytes       # 320
     uint64_t total_bytes
     uint64_t generation
     uint8_t digest[32]          # SHA-256 over all after the header
@@ -37,6 +37,8 @@ cdef struct PolicyHeader:       # 256 bytes
     uint32_t log_lines          # 0: no access lines are wanted
     uint32_t log_pass_per_s     # lines of requests that passed and were served, a worker; 0: all
     Rate handshakes_client      # TLS handshakes of one client, over all workers
+    uint32_t http2_streams_max  # concurrent, a connection
+    uint32_t reserved[15]
 
 cdef struct ListenerSpec:       # 128 bytes
     uint32_t listener_id        # stable: position in the plan of listener fds
@@ -48,14 +50,14 @@ cdef struct ListenerSpec:       # 128 bytes
     uint32_t scheme             # 0 http, 1 https
     uint32_t proxy              # prefix set index + 1 of peers that name their client by the PROXY protocol; 0: none
     uint64_t handshake_ns       # accept to TLS
-    uint32_t tls                # LISTENER_TLS_*; 0: clear text
+    uint32_t tls                # LISTENER_*
     uint32_t reserved[13]
 
 cdef enum:
     LISTENER_TLS = 1
     LISTENER_TLS_STRICT = 2     # a name that no area has is refused
     LISTENER_TLS_13 = 4         # nothing older
-    LISTENER_TLS_H2 = 8
+    LISTENER_HTTP2 = 8          # offered (ALPN), or with prior knowledge in clear text
     LISTENER_TLS_FLAGS = 15
 
 cdef struct CertificateSpec:    # 64 bytes; a certificate with those above it, and its key
@@ -201,6 +203,7 @@ cdef enum:
     KEY_AREA = 7
     KEY_JA3 = 8
     KEY_JA4 = 9
+    KEY_HTTP2 = 10
 
     UNIT_NONE = 0               # no limit: whatever matches is over it
     UNIT_REQUESTS = 1
@@ -209,6 +212,7 @@ cdef enum:
     UNIT_CONCURRENT = 4
     UNIT_ORIGIN_NS = 5          # seconds of the origin's time, in ns
     UNIT_HANDSHAKES = 6         # of TLS, asked for
+    UNIT_ABUSES = 7             # of HTTP/2: connections that were ended for what their client did
 
     CONDITION_METHOD = 1        # arg: bit mask over METHOD_*
     CONDITION_PATH = 2          # arg: MATCH_*, span
@@ -222,6 +226,7 @@ cdef enum:
     CONDITION_RUSH = 10         # area-wide limits are shedding
     CONDITION_NEVER = 11        # cannot hold here (link_load until there is a link to watch)
     CONDITION_JA3 = 12
+    CONDITION_HTTP2 = 14        # arg: 64-bit value
     CONDITION_JA4 = 13          # MATCH_EXACT, or MATCH_PARTS: each of its three parts a text or the beginning of one ("t13d*_*_e56*")
 
     MATCH_EXACT = 0

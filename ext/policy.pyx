@@ -7,8 +7,8 @@
 cdef enum:
     POLICY_TEXT_BYTES_MAX = 268435456
     POLICY_HOST_BYTES_MAX = 255
-    POLICY_UNITS = 7
-    POLICY_KEYS = 10
+    POLICY_UNITS = 8
+    POLICY_KEYS = 11
     POLICY_CONDITIONS = 14
     POLICY_MATCHES = 6
     HEADS_TEXT_MAX = 128
@@ -54,6 +54,8 @@ cdef Reason policy_header(const PolicyHeader* h, uint64_t nbytes) noexcept nogil
         return "layout version"
     if h.header_bytes != sizeof(PolicyHeader) or h.total_bytes != nbytes:
         return "size"
+    if h.http2_streams_max == 0 or h.http2_streams_max > STREAMS_MAX or not all_zero(<const uint8_t*>h.reserved, sizeof(h.reserved)):
+        return "header: HTTP/2"
     if h.handshakes_client.count == 0 or h.handshakes_client.burst == 0 or not 0 < h.handshakes_client.period_ns <= POLICY_NS_MAX:
         return "header: handshakes"
     if h.prefix_sets > 64 or h.enforce > 1 or not set_fits(h, h.never_block):
@@ -100,7 +102,9 @@ cdef Reason policy_listeners(const Policy* p) noexcept nogil:
         spec = &p.listeners[i]
         if spec.listener_id != i or not set_fits(h, spec.trusted) or spec.port > 65535 or spec.scheme > 1:
             return "listener"
-        if spec.tls & ~<uint32_t>LISTENER_TLS_FLAGS or (spec.tls and not spec.tls & LISTENER_TLS) or spec.handshake_ns > POLICY_NS_MAX:
+        if spec.tls & ~<uint32_t>LISTENER_TLS_FLAGS or spec.handshake_ns > POLICY_NS_MAX:
+            return "listener: TLS"
+        if spec.tls & ~<uint32_t>LISTENER_HTTP2 and not spec.tls & LISTENER_TLS:
             return "listener: TLS"
         if not set_fits(h, spec.proxy):
             return "listener: PROXY peers"
@@ -179,7 +183,7 @@ cdef bint tls_fits(const Policy* p, const AreaSpec* a) noexcept nogil:
         return False
     for k in range(a.hello_rules.len):
         r = &p.rules[p.area_rules[a.hello_rules.off + k]]
-        if r.unit != UNIT_HANDSHAKES and r.unit != UNIT_NONE:
+        if r.unit != UNIT_HANDSHAKES and r.unit != UNIT_ABUSES and r.unit != UNIT_NONE:
             return False
     return True
 

@@ -66,6 +66,8 @@ cdef void pools_note(Core* e) noexcept nogil:
     e.gauges.pools[5].used = pipes_taken(e)
     e.gauges.pools[5].size = e.pipe_count
     pool_note(&e.tls, &e.gauges.pools[6])
+    pool_note(&e.sessions, &e.gauges.pools[7])
+    pool_note(&e.streams, &e.gauges.pools[8])
 
 
 cdef Buffer* buffer_get(Core* e) noexcept nogil:

@@ -211,7 +211,7 @@ def probe_fingerprint(bytes data):
     cdef RequestHead head
     cdef uint8_t out[19]
     cdef uint8_t* p = probe_head(data, &head)
-    cdef uint32_t n = fingerprint_text(fingerprint_http1(p, &head), out)
+    cdef uint32_t n = fingerprint_text(fingerprint_head(p, &head, <uint8_t>(c"0" + head.minor)), out)
     free(p)
     return (<const char*>out)[:n].decode()
 

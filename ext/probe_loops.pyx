@@ -29,7 +29,7 @@ def probe_loop_fingerprint(data: bytes, uint64_t count) -> int:
         raise ValueError("not a request")
     with nogil:
         for _turn in range(count):
-            total += fingerprint_http1(p, &head)
+            total += fingerprint_head(p, &head, <uint8_t>(c"0" + head.minor))
     return total
 
 
@@ -122,7 +122,7 @@ cdef int loop_facts(ProbeJudge judge, bytes head, Facts* f) except -1:
     judge.address(f)
     f.data = <const uint8_t*><const char*>head
     f.head = &judge.head
-    f.fingerprint = fingerprint_http1(f.data, f.head)
+    f.fingerprint = fingerprint_head(f.data, f.head, <uint8_t>(c"0" + f.head.minor))
     f.area = &f.policy.areas[0]
     f.path = judge.path
     f.path_len = path_normalise(f.data, judge.head.path, judge.path, PATH_BYTES_MAX)

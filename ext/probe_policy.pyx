@@ -18,17 +18,17 @@ def probe_policy_layout() -> dict:
         },
         "KEYS": {
             "client": KEY_CLIENT, "prefix": KEY_PREFIX, "fingerprint": KEY_FINGERPRINT, "account": KEY_ACCOUNT, "path": KEY_PATH,
-            "host": KEY_HOST, "area": KEY_AREA, "ja3": KEY_JA3, "ja4": KEY_JA4,
+            "host": KEY_HOST, "area": KEY_AREA, "ja3": KEY_JA3, "ja4": KEY_JA4, "http2": KEY_HTTP2,
         },
         "UNITS": {
             "none": UNIT_NONE, "requests": UNIT_REQUESTS, "bytes": UNIT_BYTES, "connections": UNIT_CONNECTIONS,
-            "concurrent": UNIT_CONCURRENT, "origin_s": UNIT_ORIGIN_NS, "handshakes": UNIT_HANDSHAKES,
+            "concurrent": UNIT_CONCURRENT, "origin_s": UNIT_ORIGIN_NS, "handshakes": UNIT_HANDSHAKES, "abuses": UNIT_ABUSES,
         },
         "CONDITIONS": {
             "method": CONDITION_METHOD, "path": CONDITION_PATH, "host": CONDITION_HOST, "header": CONDITION_HEADER,
             "query": CONDITION_QUERY, "client": CONDITION_CLIENT, "fingerprint": CONDITION_FINGERPRINT, "known": CONDITION_KNOWN,
             "account": CONDITION_ACCOUNT, "rush": CONDITION_RUSH, "never": CONDITION_NEVER,
-            "ja3": CONDITION_JA3, "ja4": CONDITION_JA4,
+            "ja3": CONDITION_JA3, "ja4": CONDITION_JA4, "http2": CONDITION_HTTP2,
         },
         "MATCHES": {
             "exact": MATCH_EXACT, "prefix": MATCH_PREFIX, "suffix": MATCH_SUFFIX, "contains": MATCH_CONTAINS, "present": MATCH_PRESENT,
@@ -53,7 +53,7 @@ def probe_policy_layout() -> dict:
                   "AREA_SPLICE": AREA_SPLICE, "AREA_VIA_RESPONSE": AREA_VIA_RESPONSE, "AREA_SERVER_HIDE": AREA_SERVER_HIDE,
                   "ORIGIN_PROXY_V1": ORIGIN_PROXY_V1, "ORIGIN_PROXY_V2": ORIGIN_PROXY_V2,
                   "ORIGIN_TLS": ORIGIN_TLS, "ORIGIN_TLS_UNVERIFIED": ORIGIN_TLS_UNVERIFIED, "LISTENER_TLS": LISTENER_TLS,
-                  "LISTENER_TLS_STRICT": LISTENER_TLS_STRICT, "LISTENER_TLS_13": LISTENER_TLS_13, "LISTENER_TLS_H2": LISTENER_TLS_H2,
+                  "LISTENER_TLS_STRICT": LISTENER_TLS_STRICT, "LISTENER_TLS_13": LISTENER_TLS_13, "LISTENER_HTTP2": LISTENER_HTTP2,
                   "PAGE_FILE": PAGE_FILE, "EDIT_DROP": EDIT_DROP, "EDIT_PUT": EDIT_PUT},
         "CLIENT_CERTIFICATES": {"off": TLS_CLIENT_NONE, "asked": TLS_CLIENT_ASKED, "required": TLS_CLIENT_REQUIRED},
         "CAPACITIES": {

@@ -101,7 +101,7 @@ cdef class ProbeJudge:
             hop = f.client_full
             f.proof = identity_chain(data, f.head, &f.policy.prefixes[f.listener.trusted - 1], &hop, f.proof, &f.client_full, &f.arrival)
         self.address(&f)
-        f.fingerprint = fingerprint_http1(data, f.head)
+        f.fingerprint = fingerprint_head(data, f.head, <uint8_t>(c"0" + f.head.minor))
         index = policy_area(f.policy, f.listener, data + self.head.host.off, self.head.host.len)
         if index < 0:
             return None
@@ -132,7 +132,7 @@ cdef class ProbeJudge:
         self.begin(&f, listener, bytes(16))
         f.data = data
         f.head = &self.head
-        f.fingerprint = fingerprint_http1(data, f.head)
+        f.fingerprint = fingerprint_head(data, f.head, <uint8_t>(c"0" + f.head.minor))
         f.area = &f.policy.areas[0]
         f.first_request = True
         f.path = self.path

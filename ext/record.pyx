@@ -60,7 +60,10 @@ cdef void note_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept
     put_field(&w, b"url.path", 8, f.data + head.path.off, head.path.len, 400)
     put_field(&w, b"url.query", 9, f.data + head.query.off, head.query.len, 200)
     put_field(&w, b"url.domain", 10, f.data + head.host.off, head.host.len, 100)
-    put_either(&w, head.minor != 0, b",\"http.version\":\"1.1\"", b",\"http.version\":\"1.0\"")
+    if is_stream(c):
+        put_text(&w, b",\"http.version\":\"2\"")
+    else:
+        put_either(&w, head.minor != 0, b",\"http.version\":\"1.1\"", b",\"http.version\":\"1.0\"")
     put_peer(&w, c)
     put_address(&w, b"client.ip", 9, &f.client_full)
     if f.proof == PROOF_CHAIN:
@@ -70,6 +73,10 @@ cdef void note_request(Core* e, Client* c, Exchange* x, const Facts* f) noexcept
     put_text(&w, b",\"scrubber.fingerprint\":\"h1_")
     put_hex16(&w, f.fingerprint)
     put_byte(&w, 34)
+    if f.http2:
+        put_text(&w, b",\"scrubber.http2\":\"")
+        put_hex16(&w, f.http2)
+        put_byte(&w, 34)
     put_field(&w, b"scrubber.area", 13, f.policy.text + x.area.name.off, x.area.name.len, 64)
     put_known_header(&w, b"user_agent.original", 19, f, HEADER_USER_AGENT, 200)
     put_known_header(&w, b"http.request.referrer", 21, f, HEADER_REFERER, 150)

@@ -15,6 +15,7 @@ cdef struct Facts:
     uint64_t account_key        # keyed hash, 0: none
     const uint8_t* ja3          # of the ClientHello, JA3_BYTES and JA4_BYTES of text; NULL: none
     const uint8_t* ja4
+    uint64_t http2              # fingerprint of how the connection speaks HTTP/2, 0: it does not
     uint64_t ja3_key            # keyed hashes, 0: none
     uint64_t ja4_key
     uint32_t hello_area         # area_id that was named there and asked; NO_AREA: none
@@ -55,6 +56,8 @@ cdef struct Judgement:
 cdef void judge_connection(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # hello: blocks of the area that a ClientHello names, and its rules about handshakes and TLS fingerprints. Anything but PASS closes.
 cdef void judge_hello(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
+# An HTTP/2 connection is ended for what its client did: rules about abuses. The verdict is DROP in any case.
+cdef void judge_abuse(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # request: block table again (other proofs, other areas, keys), then the area's rules. f.area is not NULL.
 cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil
 # Is what is in flight for this client blocked by now (whole address, keys, area)? Never for who is never-block, nor in a dry run.

@@ -49,6 +49,8 @@ cdef uint64_t key_value(const Walk* w, uint32_t key) noexcept nogil:
         return f.ja3_key
     if key == KEY_JA4:
         return f.ja4_key
+    if key == KEY_HTTP2:
+        return f.http2
     if key == KEY_AREA:
         return <uint64_t>f.area.area_id + 1 if f.area != NULL else 0
     if f.head == NULL:
@@ -133,7 +135,7 @@ cdef void ask_limit(Walk* w, const RuleSpec* r, Asked* asked) noexcept nogil:
 # The severest verdict wins, the earlier rule on a tie; of several that throttle, the longest wait counts.
 cdef void take(Walk* w, const RuleSpec* r, int32_t rung, int measure, int verdict, const Admission* a) noexcept nogil:
     cdef Judgement* out = w.out
-    cdef bint counts = r.unit == UNIT_REQUESTS or r.unit == UNIT_CONNECTIONS or r.unit == UNIT_HANDSHAKES
+    cdef bint counts = r.unit == UNIT_REQUESTS or r.unit == UNIT_CONNECTIONS or r.unit == UNIT_HANDSHAKES or r.unit == UNIT_ABUSES
     if out.rule >= 0 and verdict <= out.decided:
         if verdict == VERDICT_THROTTLE and out.decided == VERDICT_THROTTLE and a.retry_ns > out.retry_ns:
             out.retry_ns = a.retry_ns
@@ -385,13 +387,21 @@ cdef bint asked_at_accept(const Facts* f, uint16_t rule) noexcept nogil:
     return False
 
 
-cdef void judge_hello(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil:
+cdef void ask_hello(Walk* w, bint abuses) noexcept nogil:
+    """The area's rules about connections: those about abuses, or all others."""
+    cdef const Policy* p = w.f.policy
+    cdef const Span* rules = &w.f.area.hello_rules
     cdef uint32_t i
+    for i in range(rules.len):
+        if (p.rules[p.area_rules[rules.off + i]].unit == UNIT_ABUSES) == abuses:
+            ask_rule(w, &p.rules[p.area_rules[rules.off + i]])
+
+
+cdef void judge_hello(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil:
     cdef Walk w
     walk_begin(&w, s, f, now_ns, out)
     if not request_blocked(&w):
-        for i in range(f.area.hello_rules.len):
-            ask_rule(&w, &f.policy.rules[f.policy.area_rules[f.area.hello_rules.off + i]])
+        ask_hello(&w, False)
         # There is no other answer to a ClientHello.
         if out.decided != VERDICT_PASS:
             out.decided = VERDICT_DROP
@@ -412,10 +422,18 @@ cdef void judge_request(Shared* s, const Facts* f, uint64_t now_ns, Judgement* o
                     ask_rule(&w, &p.rules[rule])
             # A connection may ask for another area than the one that its ClientHello named.
             if f.ja4 != NULL and f.hello_area != f.area.area_id:
-                for i in range(f.area.hello_rules.len):
-                    ask_rule(&w, &p.rules[p.area_rules[f.area.hello_rules.off + i]])
+                ask_hello(&w, False)
         for i in range(f.area.rules.len):
             ask_rule(&w, &p.rules[p.area_rules[f.area.rules.off + i]])
+    finish(&w)
+
+
+cdef void judge_abuse(Shared* s, const Facts* f, uint64_t now_ns, Judgement* out) noexcept nogil:
+    cdef Walk w
+    walk_begin(&w, s, f, now_ns, out)
+    ask_hello(&w, True)
+    # The connection ends, whatever the rule says: what is left of it is a ladder's rung, or a block.
+    out.decided = VERDICT_DROP
     finish(&w)
 
 

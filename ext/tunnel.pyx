@@ -218,22 +218,58 @@ cdef inline void way_stuck(Core* e, TunnelWay* w, Handle* sink, uint64_t taken) 
         w.window /= 2
 
 
+# --- the two ends: a client, or a stream of one, and an origin ---
+
 cdef inline Tls* tls_of(Handle* h) noexcept nogil:
-    return (<Client*>h).tls if h.kind == HANDLE_CLIENT else (<Origin*>h).tls
+    return (<Origin*>h).tls if h.kind == HANDLE_ORIGIN else (<Client*>h).tls
+
+
+cdef bint end_unsent(const Handle* h, const Queue* q) noexcept nogil:
+    return q.head != NULL if h.kind == HANDLE_STREAM else socket_unsent(q, tls_of(<Handle*>h))
+
+
+cdef int end_flush(Core* e, Handle* h, Queue* q, uint64_t* taken) noexcept nogil:
+    cdef uint64_t before = q.bytes
+    cdef int result
+    if h.kind != HANDLE_STREAM:
+        return socket_flush(e, h, tls_of(h), q, taken)
+    result = stream_flush(e, <Stream*>h)
+    taken[0] += before - q.bytes
+    return result
+
+
+cdef int end_send(Core* e, Handle* h, Queue* q, const uint8_t* data, uint64_t n) noexcept nogil:
+    if h.kind == HANDLE_STREAM:
+        return stream_send(e, <Stream*>h, data, n)
+    return socket_send(e, h, tls_of(h), q, data, n, 0)
+
+
+cdef ssize_t end_recv(Core* e, Handle* h, void* data, uint64_t n) noexcept nogil:
+    return stream_recv(e, <Stream*>h, data, n) if h.kind == HANDLE_STREAM else socket_recv(e, h, tls_of(h), data, n)
+
+
+cdef void end_close(Core* e, Handle* h) noexcept nogil:
+    """Half-closed: the other way goes on."""
+    if h.kind == HANDLE_STREAM:
+        stream_end(e, <Stream*>h)
+        return
+    if tls_of(h) != NULL:
+        tls_bye(e, tls_of(h))
+    shutdown(h.fd, SHUT_WR)
 
 
 cdef int way_drain(Core* e, TunnelWay* w, Handle* sink, Queue* q) noexcept nogil:
     """What is queued, as far as it goes: as queue_flush."""
-    cdef Tls* tls = tls_of(sink)
     cdef uint64_t taken = 0
     cdef int result
-    if not socket_unsent(q, tls):
+    if not end_unsent(sink, q):
+        w.stuck_ns = 0
         return 1
     if not sink.events & EVENT_WRITE:
         if w.stuck_ns == 0:
             w.stuck_ns = e.now_ns
         return 0
-    result = socket_flush(e, sink, tls, q, &taken)
+    result = end_flush(e, sink, q, &taken)
     if result == 0:
         way_stuck(e, w, sink, taken)
     elif result == 1:
@@ -252,7 +288,7 @@ cdef int64_t way_read(Core* e, Exchange* x, TunnelWay* w, Handle* source, uint64
     # One byte more than may pass: so that the one too many is seen.
     if bytes_max and ask > bytes_max + 1 - (moved if moved < bytes_max else bytes_max):
         ask = bytes_max + 1 - (moved if moved < bytes_max else bytes_max)
-    got = socket_recv(e, source, tls_of(source), e.relay, ask)
+    got = end_recv(e, source, e.relay, ask)
     if got < 0:
         return 0 if scrubber_errno() == EAGAIN or scrubber_errno() == EINTR else -1
     if got == 0:
@@ -275,9 +311,7 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
         if w.ended:
             if w.ended == 1:
                 w.ended = 2
-                if tls_of(sink) != NULL:
-                    tls_bye(e, tls_of(sink))
-                shutdown(sink.fd, SHUT_WR)      # half-closed: the other way goes on
+                end_close(e, sink)
             return True
         if not source.events & EVENT_READ:
             return True
@@ -303,7 +337,7 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
         x.tunnel.byte_ns = e.now_ns
         if not x.tunnel.frames or frames_feed(&w.frames, e.relay, <uint64_t>got):
             x.tunnel.message_ns = e.now_ns
-        if socket_send(e, sink, tls_of(sink), q, e.relay, <uint64_t>got, 0) < 0:
+        if end_send(e, sink, q, e.relay, <uint64_t>got) < 0:
             tunnel_end(e, x, TUNNEL_BROKEN, True)
             return False
         if q.head == NULL and w.window < RELAY_BYTES:

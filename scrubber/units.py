@@ -57,7 +57,7 @@ _DURATION = re.compile(rf"({_NUMBER})\s*([a-zµ]+)\s*")
 _AMOUNT = re.compile(rf"({_NUMBER})\s*([A-Za-z_]*)")
 _PERIOD = re.compile(r"(\d*)\s*([a-z]+)")
 
-LimitUnit = Literal["requests", "bytes", "connections", "concurrent", "origin_s", "handshakes"]
+LimitUnit = Literal["requests", "bytes", "connections", "concurrent", "origin_s", "handshakes", "abuses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,8 @@ _WORDS: dict[str, tuple[LimitUnit, int]] = {
     "connections": ("connections", 1),
     "handshake": ("handshakes", 1),
     "handshakes": ("handshakes", 1),
+    "abuse": ("abuses", 1),
+    "abuses": ("abuses", 1),
     "origin_s": ("origin_s", NS_PER_S),
     "origin_ms": ("origin_s", 1_000_000),
 }
@@ -202,7 +204,8 @@ def _amount(text: str, whole: str) -> tuple[LimitUnit, int, bool]:
         raise ValueRefused(
             f"{whole!r}: unknown unit {word!r}",
             expected=LIMIT_EXPECTED,
-            hint="units: requests (or none), connections, handshakes, concurrent, origin_s, B, kB, MB, KiB, MiB, GiB",
+            hint="units: requests (or none), connections, handshakes, abuses, concurrent, origin_s, "
+            "B, kB, MB, KiB, MiB, GiB",
         )
     total = Fraction(found[1]) * factor
     if total.denominator != 1:

@@ -191,6 +191,10 @@ def _gateway(text: Text, totals: Mapping[str, Any]) -> None:
     one("scrubber_tls_handshakes_failed", "Handshakes that came to nothing.", "handshakes_failed")
     refused = "Handshakes cut off before they cost anything: blocks, rules, the client's share."
     one("scrubber_tls_handshakes_refused", refused, "handshakes_refused")
+    one("scrubber_http2_opened", "Connections of HTTP/2.", "http2_connections")
+    one("scrubber_http2_requests", "Requests that came over HTTP/2.", "http2_streams")
+    refused = "HTTP/2 connections ended for what their client did (GOAWAY)."
+    one("scrubber_http2_refused", refused, "http2_refused")
     one("scrubber_tunnels_opened", "Upgrades that origins granted.", "tunnels")
     one("scrubber_tunnels_refused", "Upgrades beyond client_max or total_max.", "tunnels_refused")
     one("scrubber_tunnels_cut", "Tunnels ended by a limit, a block or a reload.", "tunnels_cut")
@@ -214,6 +218,9 @@ def _workers(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_requests_in_flight", "Requests being answered.", each("requests"))
     text.gauge("scrubber_tarpit_held", "Requests held by the tarpit.", each("tarpit"))
     text.gauge("scrubber_origin_waiting", "Requests that wait for a place at an origin.", each("origin_waiting"))
+    text.gauge("scrubber_http2_connections", "Open connections of HTTP/2.", each("http2_connections"))
+    text.gauge("scrubber_http2_streams", "Their open streams.", each("http2_streams"))
+    text.gauge("scrubber_http2_session_bytes", "Memory of their sessions (nghttp2).", each("http2_bytes"), "bytes")
     text.gauge("scrubber_tunnels", "Upgraded connections (WebSocket).", each("tunnels"))
     for place, name, help_text in (
         (0, "used", "Objects in use, of those that a worker made at its start."),

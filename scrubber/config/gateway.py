@@ -297,6 +297,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             unit="handshakes",
         ),
     ] = 50
+    http2_streams_max: Annotated[
+        int,
+        integer(1, 1000),
+        Doc("Requests of one HTTP/2 connection that are open at once.", unit="streams"),
+    ] = 100
     tarpit_max: Annotated[
         int,
         integer(0, 2**24),

@@ -101,6 +101,15 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         LISTENER_TLS,
         Doc("Speak TLS, with the certificates of the areas.", "true", default="clear text"),
     ] = None
+    http2: Annotated[
+        bool | None,
+        Doc(
+            "Speak HTTP/2: over TLS as the client chooses (ALPN), in clear text to who begins with its preface (prior "
+            "knowledge). HTTP/1.1 is spoken besides.",
+            "true",
+            default="`true` with TLS, `false` in clear text",
+        ),
+    ] = None
     areas: Annotated[
         tuple[str, ...],
         OneOrMore(),

@@ -101,24 +101,25 @@ def _check_key(rule: Rule, here: str, report: Report) -> None:
         report.error(here, "a rule with neither limit nor condition meets everybody", "a limit, or a condition")
     if rule.limit is not None and rule.limit.unit == "connections" and "path" in rule.per:
         report.error(f"{here}.per", "a connection has no path", "one of: " + ", ".join(k for k in KEYS if k != "path"))
-    if rule.limit is not None and rule.limit.unit == "handshakes":
-        _check_handshakes(rule, here, report)
+    if rule.limit is not None and rule.limit.unit in ("handshakes", "abuses"):
+        _check_connection(rule, here, report)
     if unlimited and rule.per and not rule.names_source:
         report.error(f"{here}.limit", "a rule without a limit needs a key that says who", 'per = "client", or a limit')
 
 
-def _check_handshakes(rule: Rule, here: str, report: Report) -> None:
-    """What a rule about handshakes may ask: there is no request yet."""
+def _check_connection(rule: Rule, here: str, report: Report) -> None:
+    """What a rule about handshakes or abuses may ask: it is about a connection, not about a request."""
     for key in rule.per:
         if key not in HELLO_KEYS:
-            report.error(f"{here}.per", f"a handshake has no {key}", "one of: " + ", ".join(sorted(HELLO_KEYS)))
+            report.error(f"{here}.per", f"a connection has no {key}", "one of: " + ", ".join(sorted(HELLO_KEYS)))
     if rule.when.needs_request:
-        hint = "there is no request yet"
-        report.error(f"{here}.when", "a rule about handshakes knows no more", "client, known, ja3, ja4", hint)
+        hint = "it is about no request"
+        what = rule.limit.unit if rule.limit is not None else "connections"
+        report.error(f"{here}.when", f"a rule about {what} knows no more", "client, known, ja3, ja4", hint)
 
 
 def _check_conditions(when: When, here: str, report: Report) -> None:
-    for field in ("path", "host", "query", "fingerprint", "ja3", "ja4"):
+    for field in ("path", "host", "query", "fingerprint", "http2", "ja3", "ja4"):
         if len(getattr(when, field)) > PATTERNS_MAX:
             report.error(f"{here}.{field}", "too many patterns", f"at most {PATTERNS_MAX}")
     for name, test in when.header.items():

@@ -150,7 +150,7 @@ def asked_at_hello(rule: Rule) -> bool:
     """Whether a rule is asked once a connection, with its ClientHello: about handshakes, or about nothing but who
     speaks TLS in this way."""
     if rule.limit is not None:
-        return rule.limit.unit == "handshakes"
+        return rule.limit.unit in ("handshakes", "abuses")
     about = rule.when.ja3 or rule.when.ja4
     return bool(about) and not rule.when.needs_request and set(rule.per) <= HELLO_KEYS
 
@@ -196,6 +196,7 @@ class _Compiler:
             limits.handshakes_client_per_s,
             NS_PER_S,
             HANDSHAKES_BURST * limits.handshakes_client_per_s,
+            limits.http2_streams_max,
         )
         names = [f"{mandate.id}/{rule.name}" for _, mandate, rule in self.listed]
         return CompiledPolicy(self.image.finish(generation, head), self.prefixes.images(), names)
@@ -272,9 +273,9 @@ class _Compiler:
                 out.append(self._condition("header", "present", name=name.lower(), negate=not test.present))
         if when.client:
             out.append(self._condition("client", arg=self.prefixes.add(when.client)))
-        last = len(when.fingerprint) - 1
-        for i, fingerprint in enumerate(when.fingerprint):
-            out.append(self._condition("fingerprint", arg=int(fingerprint, 16), any_next=i < last))
+        for kind, hashes in (("fingerprint", when.fingerprint), ("http2", when.http2)):
+            for i, text in enumerate(hashes, 1):
+                out.append(self._condition(kind, arg=int(text, 16), any_next=i < len(hashes)))
         for kind, prints in (("ja3", when.ja3), ("ja4", when.ja4)):
             out += self._any_of(kind, prints)
         for kind, wanted in (("known", when.known), ("account", when.account), ("rush", when.rush)):

@@ -204,16 +204,17 @@ class GatewayWriter:
             int(tls is not None),
             self.prefixes.add(listener.proxy_protocol),
             tls.handshake_timeout_ns if tls else 0,
-            listener_tls_flags(tls),
+            listener_flags(tls, listener.http2),
         )
 
 
-def listener_tls_flags(tls: ListenerTls | None) -> int:
-    """LISTENER_TLS_*."""
+def listener_flags(tls: ListenerTls | None, http2: bool | None) -> int:
+    """LISTENER_*."""
     if tls is None:
-        return 0
+        return layout.LISTENER_HTTP2 * bool(http2)
     strict, only_13 = tls.unknown_names == "refuse", tls.min_version == "1.3"
-    return layout.LISTENER_TLS | layout.LISTENER_TLS_STRICT * strict | layout.LISTENER_TLS_13 * only_13
+    flags = layout.LISTENER_TLS | layout.LISTENER_TLS_STRICT * strict | layout.LISTENER_TLS_13 * only_13
+    return flags | layout.LISTENER_HTTP2 * (http2 is not False)
 
 
 def cache_words(cache: Cache, workers: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"SCRUBPOL"
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 NONE: Final = 0xFFFFFFFF
 AREA_WORDS: Final = 4
 U64_MAX: Final = 2**64 - 1
@@ -37,7 +37,7 @@ SECTIONS: Final = (
 
 SECTION = struct.Struct("<II")
 SPAN = struct.Struct("<II")
-HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII3Q")
+HEADER = struct.Struct("<8sIIQQ32s" + "II" * len(SECTIONS) + "IIIIIIQII3QI60x")
 LISTENER = struct.Struct("<IIII4QIIIIQI52x")
 AREA = struct.Struct(
     "<II"
@@ -91,8 +91,18 @@ KEYS: Final = {
     "area": 7,
     "ja3": 8,
     "ja4": 9,
+    "http2": 10,
 }
-UNITS: Final = {"none": 0, "requests": 1, "bytes": 2, "connections": 3, "concurrent": 4, "origin_s": 5, "handshakes": 6}
+UNITS: Final = {
+    "none": 0,
+    "requests": 1,
+    "bytes": 2,
+    "connections": 3,
+    "concurrent": 4,
+    "origin_s": 5,
+    "handshakes": 6,
+    "abuses": 7,
+}
 CONDITIONS: Final = {
     "method": 1,
     "path": 2,
@@ -107,6 +117,7 @@ CONDITIONS: Final = {
     "never": 11,
     "ja3": 12,
     "ja4": 13,
+    "http2": 14,
 }
 MATCHES: Final = {"exact": 0, "prefix": 1, "suffix": 2, "contains": 3, "present": 4, "parts": 5}
 METHODS: Final = {
@@ -154,7 +165,7 @@ ORIGIN_TLS_UNVERIFIED: Final = 16
 LISTENER_TLS: Final = 1
 LISTENER_TLS_STRICT: Final = 2
 LISTENER_TLS_13: Final = 4
-LISTENER_TLS_H2: Final = 8
+LISTENER_HTTP2: Final = 8
 CLIENT_CERTIFICATES: Final = {"off": 0, "asked": 1, "required": 2}
 CACHE_ON: Final = 1
 CACHE_HONOUR_NO_CACHE: Final = 2

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from scrubber.config.network import Network, network
 
 MAGIC = b"SCRUBPFX"
-LAYOUT_VERSION = 4  # ext/capacity.pxd
+LAYOUT_VERSION = 5  # ext/capacity.pxd
 HEADER = struct.Struct("<8sIIQII32s64x")
 RANGE_V4 = struct.Struct("<II")
 RANGE_V6 = struct.Struct("<QQQ")

@@ -32,10 +32,10 @@ Measure = Literal["observe", "throttle", "challenge", "tarpit", "deny", "drop", 
 MEASURES: tuple[Measure, ...] = ("observe", "throttle", "challenge", "tarpit", "deny", "drop", "block", "blackhole")
 TIMED: tuple[Measure, ...] = ("block", "blackhole")  # these need how long they last
 
-Key = Literal["client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4"]
-KEYS: tuple[Key, ...] = ("client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4")
+Key = Literal["client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4", "http2"]
+KEYS: tuple[Key, ...] = ("client", "prefix", "fingerprint", "account", "path", "host", "area", "ja3", "ja4", "http2")
 # These say who, the others say where.
-SOURCE_KEYS = frozenset({"client", "prefix", "fingerprint", "account", "ja3", "ja4"})
+SOURCE_KEYS = frozenset({"client", "prefix", "fingerprint", "account", "ja3", "ja4", "http2"})
 HELLO_KEYS = frozenset({"client", "prefix", "ja3", "ja4", "area"})  # there before a handshake
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "other"]
@@ -51,6 +51,7 @@ KEY_EXPECTED = 'a key, or two joined by "+": ' + ", ".join(KEYS)
 PATTERN_EXPECTED = 'a pattern as "exact", "prefix*", "*suffix" or "*part*"'
 HEADER_EXPECTED = "true (present), false (absent), a pattern or a list of patterns"
 FINGERPRINT_EXPECTED = 'a fingerprint as "h1_415aadd4396b87a3"'
+HTTP2_EXPECTED = "16 hexadecimal digits"
 JA3_EXPECTED = "32 hexadecimal digits"
 JA4_EXPECTED = 'a JA4 as "t13d1516h2_8daaf6152771_e5627efa2ab1", or with stars as "t13d*", "*_8daaf6152771_*"'
 _JA4_FIRST = re.compile(r"[!-~]{10}|[!-~]{0,10}\*")
@@ -169,6 +170,12 @@ def _parse_fingerprint(value: Any) -> str:
     return found[1].lower()
 
 
+def _parse_http2(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{16}", value):
+        raise ValueRefused(f"{value!r} is not one", expected=HTTP2_EXPECTED, hint="as the access log shows it")
+    return value.lower()
+
+
 def _parse_ja3(value: Any) -> Pattern:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{32}", value):
         raise ValueRefused(f"{value!r} is not a JA3", expected=JA3_EXPECTED, hint="as the access log shows it")
@@ -223,6 +230,7 @@ PATTERN = Reads(parse_pattern, Pattern("exact", ""))
 HOST_PATTERN = Reads(_parse_host_pattern, Pattern("exact", ""))
 HEADER = Reads(_parse_header_test, HeaderTest(True))
 FINGERPRINT = Reads(_parse_fingerprint, "")
+HTTP2 = Reads(_parse_http2, "")
 JA3 = Reads(_parse_ja3, Pattern("exact", ""))
 JA4 = Reads(_parse_ja4, Pattern("exact", ""))
 LOAD = Reads(_parse_load_ppm, 0)
@@ -261,6 +269,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[tuple[Annotated[Pattern, PATTERN], ...], OneOrMore()] = ()
     client: Annotated[tuple[Annotated[str, PREFIX], ...], OneOrMore()] = ()
     fingerprint: Annotated[tuple[Annotated[str, FINGERPRINT], ...], OneOrMore()] = ()
+    http2: Annotated[tuple[Annotated[str, HTTP2], ...], OneOrMore()] = ()
     ja3: Annotated[tuple[Annotated[Pattern, JA3], ...], OneOrMore()] = ()
     ja4: Annotated[tuple[Annotated[Pattern, JA4], ...], OneOrMore()] = ()
     known: bool | None = None

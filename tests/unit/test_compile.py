@@ -101,7 +101,7 @@ def test_equal_input_gives_equal_bytes(full: Loaded) -> None:
 
 def test_an_image_that_was_changed_is_not_restored(full: Loaded) -> None:
     image = bytearray(compiled(full).image)
-    for data in (b"", image[:100], image[:-8], bytes(image[:300]) + b"\xff" + bytes(image[301:])):
+    for data in (b"", image[:100], image[:-8], bytes(image[:400]) + b"\xff" + bytes(image[401:])):
         with pytest.raises(PolicyRefused):
             restore(bytes(data))
 
@@ -117,8 +117,9 @@ def test_the_core_takes_it_and_names_the_same_rules(full: Loaded) -> None:
 
 def test_limits_are_shared_out_among_workers(full: Loaded) -> None:
     read = Read(compiled(full))
-    _, enforce, connections, client, tarpit, default, _, log_lines, log_pass, *handshakes = read.end
+    _, enforce, connections, client, tarpit, default, _, log_lines, log_pass, *handshakes, streams = read.end
     assert handshakes == [50, 1_000_000_000, 400]
+    assert streams == 100
     assert (enforce, connections, client, tarpit, default) == (0, 1000, 64, 100, 0)
     assert (log_lines, log_pass) == (1, 251)  # 1001/s over four workers, rounded up
     portal, api, _ = read.rows("areas", layout.AREA)

@@ -46,7 +46,7 @@ def test_the_minimal_file_has_the_documented_defaults() -> None:
     assert not area.ratelimit_fields
     assert gateway.enforce
     assert gateway.workers == min(len(os.sched_getaffinity(0)), 64)
-    assert gateway.limits == schema.Limits(16384, 128, 50, 1024)
+    assert gateway.limits == schema.Limits(16384, 128, 50, 100, 1024)
     assert gateway.memory == schema.Memory(2**20, 2**17, 2**18, 2**17, 4 * 2**20)
     limits = area.limits
     assert limits.head_timeout_ns == 10 * S

@@ -21,6 +21,7 @@ tunnels tunnels_refused tunnels_cut
 log_sampled bytes_spliced
 origin_retries_refused origin_ejections origin_waits origin_wait_refused origin_shortages accept_shortages
 handshakes handshakes_resumed handshakes_failed handshakes_refused timeouts_handshake
+http2_connections http2_streams http2_refused
 """.split()  # noqa: SIM905 - a list of so many short words is easier to read as text
 GAUGES = (
     "beat_ns",
@@ -32,6 +33,9 @@ GAUGES = (
     "tarpit",
     "tunnels",
     "origin_waiting",
+    "http2_connections",
+    "http2_streams",
+    "http2_bytes",
 )
 
 CACHE_WORDS = ("hits", "stale", "collapsed", "misses", "passes", "stored", "bytes")
@@ -135,7 +139,7 @@ def test_every_counter_of_the_core_is_there(snapshot: Snapshot) -> None:
 
 def test_names_and_labels_keep_the_rules(snapshot: Snapshot) -> None:
     for family in families(snapshot).values():
-        assert re.fullmatch(r"scrubber(_[a-z]+)*", family.name)
+        assert re.fullmatch(r"scrubber(_[a-z][a-z0-9]*)*", family.name)
         assert family.documentation
         for sample in family.samples:
             assert set(sample.labels) <= documented_labels()
