@@ -165,7 +165,9 @@ cdef void linger_read(Core* e, Client* c) noexcept nogil:
 
 
 cdef bint client_unsent(const Client* c) noexcept nogil:
-    return c.out.head != NULL if is_stream(c) else socket_unsent(&c.out, c.tls)
+    if is_stream(c):
+        return c.out.head != NULL or (<const Stream*>c).trailers != NULL
+    return socket_unsent(&c.out, c.tls)
 
 
 cdef ssize_t client_recv(Core* e, Client* c, void* data, uint64_t n) noexcept nogil:
@@ -462,6 +464,7 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
     x.request_left = head.content_length
     x.keep_alive = head.keep_alive and not client_leaving(e, c)
     x.wants_json = accepts_json(data, head)
+    x.trailers = is_stream(c) and head.first[HEADER_TE] >= 0
     chunked_init(&x.request_chunked)
     facts_fill(e, c, x, &f, data)
     if f.area == NULL or certificate_missed(c, f.area):

@@ -14,7 +14,7 @@ cdef extern from *:
     uint32_t COUNTS_FULL
 
 cdef enum:
-    POOL_KINDS = 9              # what a worker allocates at its start: see pools_note
+    POOL_KINDS = 10             # what a worker allocates at its start: see pools_note
 
 cdef struct PoolUse:            # objects
     uint64_t used
@@ -33,7 +33,7 @@ cdef struct Gauges:             # head of a worker's slot; CountCell buckets fol
     uint64_t origin_in_flight[1024]  # ORIGINS_MAX, by origin index
     uint64_t tunnels            # open; each is a request in flight too
     uint64_t origin_waiting     # requests that wait for a place at an origin
-    PoolUse pools[9]            # POOL_KINDS, as of the last tick
+    PoolUse pools[10]           # POOL_KINDS, as of the last tick
     uint64_t http2_connections  # open
     uint64_t http2_streams      # open; each is a request in flight, or about to be
     uint64_t http2_bytes        # what nghttp2 has allocated

@@ -253,6 +253,7 @@ cdef struct Handle:
 
 cdef struct Tls
 cdef struct Http2
+cdef struct Uplink
 
 # Fixed-size objects from one mapping, last freed first out, so that what is not used is never touched.
 cdef struct Pool:
@@ -343,6 +344,7 @@ cdef struct Origin:
     uint16_t named_port
     uint16_t proxy_version
     Tls* tls                        # NULL: in clear text
+    Uplink* http2                   # NULL: HTTP/1.1
 
 cdef struct Pipe:
     int fds[2]                      # -1: could not be replaced yet
@@ -512,6 +514,7 @@ cdef struct Exchange:
     uint32_t retry_s                # Retry-After of what is answered here; 0: none
     uint8_t own                     # answered by a route or a maintenance page, not by an origin
     uint8_t https                   # the client's side is
+    uint8_t trailers                # the client can take them (TE), and its version of HTTP is one in which they are passed on
     Pipe* pipe_up                   # holds bytes on their way to the origin; NULL: none
     Pipe* pipe_down                 # and to the client
     Buffer* head                    # the head as sent to the origin, kept until the answer begins (for the one retry)
@@ -543,6 +546,7 @@ cdef struct OriginPool:             # connections to one origin, of this worker
     uint32_t connections_max        # of this worker, as the policy in force says
     uint64_t idle_ns
     void* context                   # SSL_CTX of the policy in force; NULL: in clear text
+    uint32_t http2                  # it speaks HTTP/2
     uint32_t epoch                  # grows when the address behind the id, or its TLS, changes: older connections are not reused
     uint32_t address_bytes
     uint8_t sockaddr[128]
@@ -572,6 +576,7 @@ cdef struct Core:
     Pool tls                        # Tls
     Pool sessions                   # Http2
     Pool streams                    # Stream
+    Pool uplinks                    # Uplink
     Http2* due_head                 # connections with frames to send
     Http2* due_tail
     uint8_t* frames                 # FRAMES_BYTES: what is read from, or written to, an HTTP/2 connection

@@ -32,6 +32,8 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
         return False
     if not pool_open(&e.sessions, connections, sizeof(Http2)) or not pool_open(&e.streams, streams, sizeof(Stream)):
         return False
+    if not pool_open(&e.uplinks, origins, sizeof(Uplink)):
+        return False
     pipes_open(e)
     e.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     e.timer.h.kind = HANDLE_TIMER
@@ -75,6 +77,7 @@ cdef void core_close(Core* e) noexcept nogil:
     pool_close(&e.tls)
     pool_close(&e.sessions)
     pool_close(&e.streams)
+    pool_close(&e.uplinks)
     if e.frames != NULL:
         munmap(e.frames, FRAMES_BYTES)
     if e.head != NULL:
@@ -223,4 +226,4 @@ cdef class Engine:
     def sizes(self) -> dict:
         """Bytes an object, by kind."""
         return {"client": sizeof(Client), "exchange": sizeof(Exchange), "origin": sizeof(Origin), "buffer": sizeof(Buffer),
-                "tls": sizeof(Tls), "session": sizeof(Http2), "stream": sizeof(Stream)}
+                "tls": sizeof(Tls), "session": sizeof(Http2), "stream": sizeof(Stream), "uplink": sizeof(Uplink)}

@@ -28,7 +28,7 @@ cdef void starved_wake(Core* e) noexcept nogil:
 
 cdef int origin_write(Core* e, Origin* o, const uint8_t* data, uint64_t n, int flags) noexcept nogil:
     """Bytes to the origin: see queue_send."""
-    cdef int result = socket_send(e, &o.h, o.tls, &o.out, data, n, flags)
+    cdef int result = uplink_write(e, o, data, n) if o.http2 != NULL else socket_send(e, &o.h, o.tls, &o.out, data, n, flags)
     if result < 0:
         write_failed(o)
     o.activity_ns = e.now_ns
@@ -49,6 +49,13 @@ cdef int chunk_write(Core* e, Queue* q, const uint8_t* data, uint32_t n) noexcep
     return 0 if queue_append(e, q, <const uint8_t*>b"\r\n", 2) else -1
 
 
+cdef inline int request_chunk(Core* e, Origin* o, const uint8_t* data, uint32_t n) noexcept nogil:
+    """n bytes of a body without length: DATA frames need no chunks around them."""
+    if o.http2 != NULL:
+        return 0 if queue_append(e, &o.out, data, n) else -1
+    return chunk_write(e, &o.out, data, n)
+
+
 cdef int request_chunks(Core* e, Client* c, Exchange* x) noexcept nogil:
     """The chunked body in the inbox, as far as it goes. -1: refused (answered or closed here)."""
     cdef Buffer* b = c.inbox
@@ -66,7 +73,7 @@ cdef int request_chunks(Core* e, Client* c, Exchange* x) noexcept nogil:
             if x.bytes_in > route_body_bytes_max(x):
                 request_refuse(e, x, 413)
                 return -1
-            if chunk_write(e, &x.origin.out, b.data + b.start + run.off, run.len) < 0:
+            if request_chunk(e, x.origin, b.data + b.start + run.off, run.len) < 0:
                 client_close(e, c, True)
                 return -1
         elif outcome == CHUNKED_BAD:
@@ -77,7 +84,7 @@ cdef int request_chunks(Core* e, Client* c, Exchange* x) noexcept nogil:
         b.start += used
         if outcome == CHUNKED_END:
             x.request_done = 1
-            if not queue_append(e, &x.origin.out, <const uint8_t*>b"0\r\n\r\n", 5):
+            if x.origin.http2 == NULL and not queue_append(e, &x.origin.out, <const uint8_t*>b"0\r\n\r\n", 5):
                 client_close(e, c, True)
                 return -1
             break
@@ -130,6 +137,8 @@ cdef int request_length(Core* e, Client* c, Exchange* x) noexcept nogil:
     x.rate_bytes += n
     if x.request_left == 0:
         x.request_done = 1
+        if x.origin.http2 != NULL:
+            uplink_flush(e, x.origin)       # END_STREAM; a failure shows when it is read from
     return 1
 
 
@@ -178,6 +187,8 @@ cdef int request_chunked(Core* e, Client* c, Exchange* x) noexcept nogil:
     if request_chunks(e, c, x) < 0:
         return -1
     inbox_release(e, c)
+    if x.origin.http2 != NULL and not origin_unsent(x.origin):
+        uplink_flush(e, x.origin)
     return origin_flush(e, x.origin)
 
 
@@ -276,6 +287,14 @@ cdef int body_take(Core* e, Exchange* x, const uint8_t* data, uint32_t n) noexce
     return outcome
 
 
+cdef inline void trailers_take(Exchange* x) noexcept nogil:
+    """From HTTP/2 to HTTP/2 they are passed on, to who said that it takes them."""
+    cdef Uplink* u = x.origin.http2
+    if u != NULL and u.trailers != NULL and x.trailers:
+        (<Stream*>x.client).trailers = u.trailers
+        u.trailers = NULL
+
+
 cdef void response_finish(Core* e, Exchange* x) noexcept nogil:
     """The origin has said all; its connection is free before the client has taken the answer."""
     if x.cache.filling:
@@ -288,6 +307,7 @@ cdef void response_finish(Core* e, Exchange* x) noexcept nogil:
         if not queue_append(e, &x.client.out, <const uint8_t*>b"0\r\n\r\n", 5):
             client_close(e, x.client, True)
             return
+    trailers_take(x)
     x.response_done = 1
     if not x.request_done:
         x.keep_alive = 0

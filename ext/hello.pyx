@@ -8,10 +8,8 @@ cdef extern from "tls.h" nogil:
     int SSL_session_reused(const SSL* ssl)
     const SSL_CIPHER* SSL_get_current_cipher(const SSL* ssl)
     const char* SSL_CIPHER_standard_name(const SSL_CIPHER* cipher)
-    int SSL_version(const SSL* ssl)
     void scrubber_only_13(SSL* ssl)
     unsigned int scrubber_subject(SSL* ssl, unsigned char* out, unsigned int room)
-    const int TLS1_3_VERSION
 
 cdef enum:
     ALERT_DECODE_ERROR = 50         # RFC 8446 6

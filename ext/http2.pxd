@@ -35,6 +35,12 @@ cdef enum:
     RESETS_KEPT = 16
     CONTINUATIONS_MAX = 8       # frames of one field section, after the first
 
+# What one session of nghttp2 has allocated.
+cdef struct SessionMemory:
+    nghttp2_mem calls
+    Core* engine
+    uint64_t nbytes
+
 # A stream: a client whose socket is a part of its connection. Its queue `out` holds HTTP/1.1 heads, then the body as it is.
 cdef struct Stream:
     Client c
@@ -54,12 +60,12 @@ cdef struct Stream:
     uint64_t taken              # bytes of DATA sent
     uint64_t mark               # Http2.sent, when it was first blocked
     Queue body                  # what the client has sent and nobody has read
+    Buffer* trailers            # of the answer, behind its body; NULL: none
 
 # One connection.
 cdef struct Http2:
     nghttp2_session* session
-    nghttp2_mem memory
-    uint64_t memory_bytes       # what nghttp2 has of us
+    SessionMemory memory
     Core* engine
     Client* client
     Stream* streams
@@ -104,6 +110,37 @@ cdef struct Http2:
     uint16_t print_len
     uint8_t print_done
     uint8_t print_text[480]     # HTTP2_PRINT_BYTES
+
+# A connection to an origin that speaks HTTP/2.
+cdef struct Uplink:
+    nghttp2_session* session
+    SessionMemory memory
+    Core* engine
+    Queue text                  # the answer, as HTTP/1.1
+    Queue wire                  # frames that the socket has not taken
+    Buffer* fields              # as Http2.head, of an answer
+    Buffer* trailers
+    uint32_t fields_count
+    uint32_t list_bytes
+    uint32_t unread             # bytes of DATA that its window has not been given back
+    int32_t id                  # of the request; 0: none, or it is over
+    uint8_t too_large
+    uint8_t headed              # the request has been begun
+    uint8_t final               # the final head has come
+    uint8_t chunked             # the answer has no length
+    uint8_t bodyless
+    uint8_t ended               # all of it came
+    uint8_t failed              # the stream or the session is broken
+    uint8_t leaving             # the origin takes no more requests here
+
+# The connection to an origin speaks HTTP/2 from now on. False: no room.
+cdef bint uplink_open(Core* e, Origin* o) noexcept nogil
+cdef void uplink_free(Core* e, Origin* o) noexcept nogil
+cdef bint uplink_rest(Core* e, Origin* o) noexcept nogil
+# As origin_recv, origin_write, origin_flush.
+cdef ssize_t uplink_recv(Core* e, Origin* o, void* data, uint64_t n) noexcept nogil
+cdef int uplink_write(Core* e, Origin* o, const uint8_t* data, uint64_t n) noexcept nogil
+cdef int uplink_flush(Core* e, Origin* o) noexcept nogil
 
 # The connection speaks HTTP/2 from its next byte on; what its inbox holds is read first. False: no room, and it is closed.
 cdef bint http2_open(Core* e, Client* c) noexcept nogil

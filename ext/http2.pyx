@@ -12,44 +12,54 @@ cdef nghttp2_option* HTTP2_OPTION = NULL
 
 # --- memory -------------------------------------------------------------------------------------------------------------------------------
 
-cdef inline bint memory_fits(const Http2* h, size_t n) noexcept nogil:
-    return h.memory_bytes + n <= HTTP2_SESSION_BYTES_MAX
+cdef inline bint memory_fits(const SessionMemory* m, size_t n) noexcept nogil:
+    return m.nbytes + n <= HTTP2_SESSION_BYTES_MAX
 
 
-cdef inline void memory_count(Http2* h, int64_t n) noexcept nogil:
-    h.memory_bytes += <uint64_t>n
-    h.engine.gauges.http2_bytes += <uint64_t>n
+cdef inline void memory_count(SessionMemory* m, int64_t n) noexcept nogil:
+    m.nbytes += <uint64_t>n
+    m.engine.gauges.http2_bytes += <uint64_t>n
 
 
 cdef void* memory_malloc(size_t n, void* data) noexcept nogil:
-    cdef Http2* h = <Http2*>data
-    cdef void* p = malloc(n) if memory_fits(h, n) else NULL
+    cdef SessionMemory* m = <SessionMemory*>data
+    cdef void* p = malloc(n) if memory_fits(m, n) else NULL
     if p != NULL:
-        memory_count(h, <int64_t>malloc_usable_size(p))
+        memory_count(m, <int64_t>malloc_usable_size(p))
     return p
 
 
 cdef void memory_free(void* p, void* data) noexcept nogil:
     if p != NULL:
-        memory_count(<Http2*>data, -<int64_t>malloc_usable_size(p))
+        memory_count(<SessionMemory*>data, -<int64_t>malloc_usable_size(p))
         c_free(p)
 
 
 cdef void* memory_calloc(size_t count, size_t n, void* data) noexcept nogil:
-    cdef Http2* h = <Http2*>data
-    cdef void* p = calloc(count, n) if memory_fits(h, count * n) else NULL
+    cdef SessionMemory* m = <SessionMemory*>data
+    cdef void* p = calloc(count, n) if memory_fits(m, count * n) else NULL
     if p != NULL:
-        memory_count(h, <int64_t>malloc_usable_size(p))
+        memory_count(m, <int64_t>malloc_usable_size(p))
     return p
 
 
 cdef void* memory_realloc(void* p, size_t n, void* data) noexcept nogil:
-    cdef Http2* h = <Http2*>data
+    cdef SessionMemory* m = <SessionMemory*>data
     cdef int64_t before = <int64_t>malloc_usable_size(p) if p != NULL else 0
-    cdef void* made = c_realloc(p, n) if memory_fits(h, n) else NULL
+    cdef void* made = c_realloc(p, n) if memory_fits(m, n) else NULL
     if made != NULL:
-        memory_count(h, <int64_t>malloc_usable_size(made) - before)
+        memory_count(m, <int64_t>malloc_usable_size(made) - before)
     return made
+
+
+cdef void session_memory(SessionMemory* m, Core* e) noexcept nogil:
+    m.engine = e
+    m.nbytes = 0
+    m.calls.mem_user_data = m
+    m.calls.malloc = memory_malloc
+    m.calls.free = memory_free
+    m.calls.calloc = memory_calloc
+    m.calls.realloc = memory_realloc
 
 
 # --- what came (callbacks) ----------------------------------------------------------------------------------------------------------------
@@ -208,16 +218,12 @@ cdef bint http2_open(Core* e, Client* c) noexcept nogil:
     h.preface = HTTP2_PREFACE_BYTES
     h.frame_want = 9
     h.idle_ns = e.now_ns
-    h.memory.mem_user_data = h
-    h.memory.malloc = memory_malloc
-    h.memory.free = memory_free
-    h.memory.calloc = memory_calloc
-    h.memory.realloc = memory_realloc
+    session_memory(&h.memory, e)
     c.http2 = h
     c.state = CLIENT_HTTP2
     e.totals.http2_connections += 1
     e.gauges.http2_connections += 1
-    error = nghttp2_session_server_new3(&h.session, HTTP2_CALLBACKS, h, HTTP2_OPTION, &h.memory)
+    error = nghttp2_session_server_new3(&h.session, HTTP2_CALLBACKS, h, HTTP2_OPTION, &h.memory.calls)
     if error or not http2_greet(e, h):
         client_close(e, c, True)
         return False
@@ -237,7 +243,7 @@ cdef void http2_free(Core* e, Client* c) noexcept nogil:
     due_remove(e, h)
     if h.session != NULL:
         nghttp2_session_del(h.session)
-    check(h.memory_bytes == 0)
+    check(h.memory.nbytes == 0)
     if h.head != NULL:
         buffer_put(e, h.head)
     e.gauges.http2_connections -= 1

@@ -18,28 +18,33 @@ cdef bint field_counts(Http2* h, size_t name_len, size_t value_len) noexcept nog
     return True
 
 
-cdef void field_take(Http2* h, const uint8_t* name, uint32_t name_len, const uint8_t* value, uint32_t value_len) noexcept nogil:
-    cdef Buffer* b = h.head
+cdef bint field_store(Core* e, Buffer** place, uint32_t* count, const uint8_t* name, size_t name_len, const uint8_t* value,
+                      size_t value_len) noexcept nogil:
+    """A field behind those that are there. False: no room."""
+    cdef Buffer* b = place[0]
     cdef uint16_t lengths[2]
-    if h.too_large:
-        return
     if b == NULL:
-        h.head = b = buffer_get(h.engine)
+        place[0] = b = buffer_get(e)
         if b == NULL:
-            h.too_large = 1
-            return
-    if name_len + value_len + FIELD_HEAD_BYTES > BUFFER_BYTES - b.end or h.fields == HTTP2_FIELDS_MAX:
-        h.too_large = 1
-        return
-    if name_len and name[0] == c":":
-        print_pseudo(h, name, name_len)
+            return False
+    if name_len + value_len + FIELD_HEAD_BYTES > BUFFER_BYTES - b.end or count[0] == HTTP2_FIELDS_MAX:
+        return False
     lengths[0] = <uint16_t>name_len
     lengths[1] = <uint16_t>value_len
     memcpy(b.data + b.end, lengths, FIELD_HEAD_BYTES)
     memcpy(b.data + b.end + FIELD_HEAD_BYTES, name, name_len)
     memcpy(b.data + b.end + FIELD_HEAD_BYTES + name_len, value, value_len)
-    b.end += FIELD_HEAD_BYTES + name_len + value_len
-    h.fields += 1
+    b.end += <uint32_t>(FIELD_HEAD_BYTES + name_len + value_len)
+    count[0] += 1
+    return True
+
+
+cdef void field_take(Http2* h, const uint8_t* name, uint32_t name_len, const uint8_t* value, uint32_t value_len) noexcept nogil:
+    if h.too_large:
+        return
+    if name_len and name[0] == c":":
+        print_pseudo(h, name, name_len)
+    h.too_large = not field_store(h.engine, &h.head, &h.fields, name, name_len, value, value_len)
 
 
 # One field of Http2.head.
@@ -65,6 +70,10 @@ cdef inline bint field_next(const Buffer* b, uint32_t* at, Field* out) noexcept 
 
 cdef inline bint field_is(const Field* f, const char* name, uint32_t n) noexcept nogil:
     return f.name_len == n and memcmp(f.name, name, n) == 0
+
+
+cdef inline bint field_value_is(const Field* f, const char* value, uint32_t n) noexcept nogil:
+    return f.value_len == n and memcmp(f.value, value, n) == 0
 
 
 cdef bint value_sound(const uint8_t* value, uint32_t n) noexcept nogil:
@@ -275,9 +284,9 @@ cdef uint8_t head_compose(Core* e, Http2* h, Stream* s) noexcept nogil:
 
 # --- heads out ----------------------------------------------------------------------------------------------------------------------------
 
-cdef uint32_t head_ready(Core* e, Stream* s) noexcept nogil:
+cdef uint32_t head_ready(Core* e, const Queue* q) noexcept nogil:
     """Bytes of the head that the queue begins with, now in e.head; 0: it is not whole."""
-    cdef Buffer* b = s.c.out.head
+    cdef const Buffer* b = q.head
     cdef uint32_t n = 0, take, at = 0
     while b != NULL and n < BUFFER_BYTES:
         take = b.end - b.start
@@ -302,9 +311,9 @@ cdef bint answer_hop(const uint8_t* name, uint32_t n) noexcept nogil:
             or field_is(&f, b"transfer-encoding", 17) or field_is(&f, b"upgrade", 7) or field_is(&f, b"sec-websocket-accept", 20))
 
 
-cdef uint32_t head_fields(Core* e, uint32_t n, uint32_t at) noexcept nogil:
-    """Fields of the head in e.head, from `at` on, into e.fields behind :status; how many there are with it."""
-    cdef uint32_t count = 1, colon, end
+cdef uint32_t head_fields(Core* e, uint32_t n, uint32_t at, uint32_t count) noexcept nogil:
+    """Fields of the head in e.head, from `at` on, into e.fields behind `count` others; how many there are with these."""
+    cdef uint32_t colon, end
     cdef nghttp2_nv* nv
     while at + 2 < n and count < HTTP2_FIELDS_MAX:
         colon = at

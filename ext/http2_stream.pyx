@@ -194,7 +194,7 @@ cdef bint head_ship(Core* e, Stream* s, uint32_t n) noexcept nogil:
     e.fields[0].value = e.head + 9
     e.fields[0].valuelen = 3
     e.fields[0].flags = 0
-    count = head_fields(e, n, at + 1)
+    count = head_fields(e, n, at + 1, 1)
     if e.head[9] == c"1" and not tunnel:
         return nghttp2_submit_headers(h.session, NGHTTP2_FLAG_NONE, s.id, NULL, e.fields, count, NULL) == 0
     s.headed = 1
@@ -206,9 +206,29 @@ cdef bint head_ship(Core* e, Stream* s, uint32_t n) noexcept nogil:
 cdef bint answered_whole(const Stream* s) noexcept nogil:
     """Everything is given: no byte will follow."""
     cdef const Exchange* x = s.c.exchange
-    if s.c.out.head != NULL or not s.headed:
+    if s.c.out.head != NULL or s.trailers != NULL or not s.headed:
         return False
     return s.closing or (x != NULL and x.response_done and x.page == NULL)
+
+
+cdef void trailers_ship(Core* e, Stream* s) noexcept nogil:
+    """The field section that ends the answer."""
+    cdef Field f
+    cdef uint32_t at = 0, count = 0
+    while field_next(s.trailers, &at, &f) and count < HTTP2_FIELDS_MAX:
+        if f.name[0] == c":" or hop_field(&f) or not name_sound(f.name, f.name_len) or not value_sound(f.value, f.value_len):
+            continue
+        e.fields[count].name = <uint8_t*>f.name
+        e.fields[count].namelen = f.name_len
+        e.fields[count].value = <uint8_t*>f.value
+        e.fields[count].valuelen = f.value_len
+        e.fields[count].flags = 0
+        count += 1
+    nghttp2_submit_trailer(s.session.session, s.id, e.fields, count)
+    buffer_put(e, s.trailers)
+    s.trailers = NULL
+    s.closing = 1
+    step_add(s.session, s)
 
 
 cdef ssize_t data_read(nghttp2_session* session, int32_t stream_id, uint8_t* out, size_t length, uint32_t* flags,
@@ -230,7 +250,10 @@ cdef ssize_t data_read(nghttp2_session* session, int32_t stream_id, uint8_t* out
         if s.c.out.head == NULL:
             stream_unblocked(s)
             step_add(h, s)
-    if answered_whole(s):
+    if s.trailers != NULL and s.c.out.head == NULL:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
+        trailers_ship(h.engine, s)
+    elif answered_whole(s):
         flags[0] |= NGHTTP2_DATA_FLAG_EOF
     elif n == 0:
         return NGHTTP2_ERR_DEFERRED
@@ -244,7 +267,7 @@ cdef bint stream_ship(Core* e, Stream* s) noexcept nogil:
     if s.id == 0 or h.failed:
         return False
     while not s.headed and s.c.out.head != NULL:
-        n = head_ready(e, s)
+        n = head_ready(e, &s.c.out)
         if n == 0:
             return True
         queue_drop(e, &s.c.out, n)
@@ -252,7 +275,7 @@ cdef bint stream_ship(Core* e, Stream* s) noexcept nogil:
             return False
         if s.headed and s.c.out.head != NULL:
             return True             # its DATA begins by itself
-    if s.c.out.head != NULL or answered_whole(s):
+    if client_unsent(&s.c) or answered_whole(s):
         nghttp2_session_resume_data(h.session, s.id)    # an error where it does not wait
     return True
 
@@ -281,7 +304,7 @@ cdef int stream_send(Core* e, Stream* s, const uint8_t* data, uint64_t n) noexce
 
 cdef int stream_flush(Core* e, Stream* s) noexcept nogil:
     cdef Http2* h = s.session
-    if s.c.out.head == NULL:
+    if not client_unsent(&s.c):
         return 1
     if not stream_ship(e, s):
         return -1
@@ -290,7 +313,7 @@ cdef int stream_flush(Core* e, Stream* s) noexcept nogil:
         h.client.h.events |= EVENT_BROKEN
         ready_add(e, &h.client.h)
         return -1
-    if s.c.out.head == NULL:
+    if not client_unsent(&s.c):
         return 1
     if not s.holding:
         s.holding = 1
@@ -364,6 +387,9 @@ cdef void stream_leave(Core* e, Stream* s) noexcept nogil:
     if s.c.inbox != NULL:
         buffer_put(e, s.c.inbox)
         s.c.inbox = NULL
+    if s.trailers != NULL:
+        buffer_put(e, s.trailers)
+        s.trailers = NULL
     if s.prev != NULL:
         s.prev.next = s.next
     else:

@@ -56,6 +56,9 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
 
     const int NGHTTP2_DATA
     const int NGHTTP2_HEADERS
+    const int NGHTTP2_GOAWAY
+    const int NGHTTP2_DATA_FLAG_NO_END_STREAM
+    const int NGHTTP2_SETTINGS_ENABLE_PUSH
     const int NGHTTP2_PRIORITY
     const int NGHTTP2_RST_STREAM
     const int NGHTTP2_SETTINGS
@@ -105,6 +108,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_option_set_builtin_recv_extension_type(nghttp2_option* o, uint8_t kind)
     int nghttp2_session_server_new3(nghttp2_session** out, const nghttp2_session_callbacks* c, void* data, const nghttp2_option* o,
                                     nghttp2_mem* memory)
+    int nghttp2_session_client_new3(nghttp2_session** out, const nghttp2_session_callbacks* c, void* data, const nghttp2_option* o,
+                                    nghttp2_mem* memory)
     void nghttp2_session_del(nghttp2_session* s)
     ssize_t nghttp2_session_mem_recv(nghttp2_session* s, const uint8_t* data, size_t n)
     ssize_t nghttp2_session_mem_send(nghttp2_session* s, const uint8_t** out)
@@ -127,4 +132,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     int nghttp2_submit_goaway(nghttp2_session* s, uint8_t flags, int32_t last, uint32_t code, const uint8_t* data, size_t n)
     int nghttp2_submit_headers(nghttp2_session* s, uint8_t flags, int32_t stream_id, const nghttp2_priority_spec* how, const nghttp2_nv* nv,
                                size_t n, void* data)
+    int32_t nghttp2_submit_request(nghttp2_session* s, const nghttp2_priority_spec* how, const nghttp2_nv* nv, size_t n,
+                                   const nghttp2_data_provider* data, void* user)
+    int nghttp2_submit_trailer(nghttp2_session* s, int32_t stream_id, const nghttp2_nv* nv, size_t n)
     int nghttp2_submit_response(nghttp2_session* s, int32_t stream_id, const nghttp2_nv* nv, size_t n, const nghttp2_data_provider* data)

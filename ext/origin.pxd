@@ -14,6 +14,9 @@ cdef void origin_timeout(Core* e, Origin* o) noexcept nogil
 # As recv, in clear text or through TLS; EVENT_READ is cleared where nothing more is there.
 cdef ssize_t origin_recv(Core* e, Origin* o, void* data, uint64_t n) noexcept nogil
 cdef bint origin_unsent(const Origin* o) noexcept nogil
+# As client_plain.
+cdef inline bint origin_plain(const Origin* o) noexcept nogil:
+    return o.tls == NULL and o.http2 == NULL
 # As queue_flush; on -1 the failure has been handled.
 cdef int origin_flush(Core* e, Origin* o) noexcept nogil
 # Upgraded: it is no longer one of its origin's connections for requests, and the next one waiting gets the place.

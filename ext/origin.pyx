@@ -40,6 +40,7 @@ cdef void origin_close(Core* e, Origin* o) noexcept nogil:
         buffer_put(e, o.inbox)
         o.inbox = NULL
     queue_clear(e, &o.out)
+    uplink_free(e, o)
     if o.tls != NULL:
         tls_bye(e, o.tls)
         tls_free(e, o.tls)
@@ -85,12 +86,12 @@ cdef void origin_abandon(Core* e, Exchange* x) noexcept nogil:
 
 
 cdef ssize_t origin_recv(Core* e, Origin* o, void* data, uint64_t n) noexcept nogil:
-    return socket_recv(e, &o.h, o.tls, data, n)
+    return uplink_recv(e, o, data, n) if o.http2 != NULL else socket_recv(e, &o.h, o.tls, data, n)
 
 
 cdef bint origin_unsent(const Origin* o) noexcept nogil:
     """Something is on its way to the origin that its socket has not taken."""
-    return socket_unsent(&o.out, o.tls)
+    return socket_unsent(&o.out, o.tls) or o.http2 != NULL and o.http2.wire.head != NULL
 
 
 cdef bint left_over(Core* e, Origin* o) noexcept nogil:
@@ -140,7 +141,8 @@ cdef void origin_release(Core* e, Origin* o) noexcept nogil:
     cdef Client* c = x.client
     detach(e, x)
     # The inbox still holds the bytes that are being looked at further up; what lies behind the answer has made it not reusable.
-    if not o.reusable or o.pool_epoch != pool.epoch or pool.idle_ns == 0 or e.draining or left_over(e, o):
+    if (not o.reusable or o.pool_epoch != pool.epoch or pool.idle_ns == 0 or e.draining or left_over(e, o)
+            or o.http2 != NULL and not uplink_rest(e, o)):
         origin_close(e, o)
     else:
         if o.inbox != NULL:
@@ -202,6 +204,8 @@ cdef int head_write(Core* e, Exchange* x, Origin* o) noexcept nogil:
             and queue_append(e, &o.out, x.head.data + x.host_off, x.head.end - x.host_off)):
         return -1
     o.activity_ns = e.now_ns
+    if o.http2 != NULL:
+        return uplink_flush(e, o)
     if o.h.events & EVENT_WRITE:
         result = socket_flush(e, &o.h, o.tls, &o.out, &taken)
     if result == 0:
@@ -450,16 +454,21 @@ cdef void origin_answer_bad(Core* e, Exchange* x) noexcept nogil:
 cdef int origin_flush(Core* e, Origin* o) noexcept nogil:
     cdef uint64_t taken = 0
     cdef int result
+    cdef uint64_t before = o.out.bytes
     if not origin_unsent(o):
         return 1
     if not o.h.events & EVENT_WRITE:
         return 0
-    result = socket_flush(e, &o.h, o.tls, &o.out, &taken)
+    if o.http2 != NULL:
+        result = uplink_flush(e, o)
+        taken = before - o.out.bytes
+    else:
+        result = socket_flush(e, &o.h, o.tls, &o.out, &taken)
+        if result == 0:
+            o.h.events &= <uint8_t>~EVENT_WRITE
     if taken:
         o.activity_ns = e.now_ns
-    if result == 0:
-        o.h.events &= <uint8_t>~EVENT_WRITE
-    elif result < 0:
+    if result < 0:
         write_failed(o)
         # The answer may be on its way all the same (413 and a close): let the reading side find out.
         if o.h.events & EVENT_READ:
@@ -521,10 +530,15 @@ cdef void origin_connected(Core* e, Origin* o) noexcept nogil:
     timer_clear(e, &o.h)
     timer_set(e, &o.h, e.now_ns + earlier(route_read_ns(x), ORIGIN_CHECK_NS))
     # What a connection begins with, before any request, goes here.
-    if o.tls == NULL and spoke_first(o):
+    if e.origin_pools[o.origin_id].http2:
+        if not uplink_open(e, o):
+            e.totals.origin_shortages += 1
+            connect_failed(e, o, 503)
+            return
+    elif o.tls == NULL and spoke_first(o):
         origin_answer_bad(e, x)
-    else:
-        request_send(e, x)
+        return
+    request_send(e, x)
 
 
 cdef void origin_greet(Core* e, Origin* o) noexcept nogil:
@@ -624,11 +638,12 @@ cdef void pool_update(Core* e, const AreaSpec* area, const PoolSpec* owner, cons
     if before and origin_standing(owner, spec, origin_state(e.shared.origins, spec), e.now_ns) == STANDING_GOOD:
         wait_fill(e, <uint16_t>spec.origin_id)
     if (pool.address_bytes == spec.address_bytes and memcmp(pool.sockaddr, spec.sockaddr, spec.address_bytes) == 0
-            and pool.context == context):
+            and pool.context == context and pool.http2 == spec.flags & ORIGIN_H2C):
         return
     pool.epoch += 1
     pool.turn = 0
     pool.context = context
+    pool.http2 = spec.flags & ORIGIN_H2C
     pool.address_bytes = spec.address_bytes
     memcpy(pool.sockaddr, spec.sockaddr, spec.address_bytes)
     idle_close(e, pool)

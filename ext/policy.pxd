@@ -191,6 +191,7 @@ cdef enum:
     ORIGIN_PROXY_V2 = 4
     ORIGIN_TLS = 8
     ORIGIN_TLS_UNVERIFIED = 16
+    ORIGIN_H2C = 32             # HTTP/2 in clear text, with prior knowledge
 
 cdef enum:
     # Keys: one, or two of them combined.

@@ -278,7 +278,9 @@ cdef Reason policy_pools(const Policy* p) noexcept nogil:
 cdef inline bint origin_flags_fit(uint32_t flags) noexcept nogil:
     cdef uint32_t proxied = <uint32_t>(ORIGIN_PROXY_V1 | ORIGIN_PROXY_V2)
     cdef uint32_t tls = <uint32_t>(ORIGIN_TLS | ORIGIN_TLS_UNVERIFIED)
-    return not flags & ~(<uint32_t>ORIGIN_BACKUP | proxied | tls) and flags & proxied != proxied and flags & tls != ORIGIN_TLS_UNVERIFIED
+    if flags & ~(<uint32_t>ORIGIN_BACKUP | ORIGIN_H2C | proxied | tls) or (flags & ORIGIN_H2C and flags & tls):
+        return False
+    return flags & proxied != proxied and flags & tls != ORIGIN_TLS_UNVERIFIED
 
 
 cdef Reason policy_origins(const Policy* p) noexcept nogil:

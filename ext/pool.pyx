@@ -68,6 +68,7 @@ cdef void pools_note(Core* e) noexcept nogil:
     pool_note(&e.tls, &e.gauges.pools[6])
     pool_note(&e.sessions, &e.gauges.pools[7])
     pool_note(&e.streams, &e.gauges.pools[8])
+    pool_note(&e.uplinks, &e.gauges.pools[9])
 
 
 cdef Buffer* buffer_get(Core* e) noexcept nogil:

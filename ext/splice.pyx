@@ -131,7 +131,7 @@ cdef bint splice_down_fits(Core* e, const Exchange* x) noexcept nogil:
     # A window at its full size: the client keeps up. Chunks are framed by us, and so are copied.
     # What is being kept is copied as well.
     return (x.area.flags & AREA_SPLICE and not x.cache.filling and x.window == RELAY_BYTES and e.pipe_count > 0
-            and x.client.out.head == NULL and client_plain(x.client) and x.origin.tls == NULL
+            and x.client.out.head == NULL and client_plain(x.client) and origin_plain(x.origin)
             and (x.response_body == BODY_LENGTH and x.response_left > SPLICE_LEFT_MIN + RELAY_BYTES
                  or x.response_body == BODY_CLOSE and not x.client_chunked))
 
@@ -185,7 +185,7 @@ cdef int64_t splice_down(Core* e, Exchange* x) noexcept nogil:
 cdef bint splice_up_fits(Core* e, const Exchange* x) noexcept nogil:
     return (x.area.flags & AREA_SPLICE and e.pipe_count > 0 and x.request_body == BODY_LENGTH
             and x.request_left > SPLICE_LEFT_MIN + RELAY_BYTES and x.client.inbox == NULL
-            and client_plain(x.client) and x.origin.tls == NULL)
+            and client_plain(x.client) and origin_plain(x.origin))
 
 
 cdef int pipe_up_flush(Core* e, Exchange* x) noexcept nogil:

@@ -26,6 +26,8 @@ cdef extern from "tls.h" nogil:
     void* scrubber_data(const SSL* ssl)
     void* OPENSSL_memdup(const void* data, size_t n)
     void OPENSSL_free(void* data)
+    int SSL_version(const SSL* ssl)
+    const int TLS1_3_VERSION
     const int SSL_VERIFY_NONE
     const int SSL_VERIFY_PEER
     const int SSL_VERIFY_FAIL_IF_NO_PEER_CERT
@@ -56,7 +58,8 @@ cdef int ticket_key(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER
         if keys[i].born_ns and memcmp(name, keys[i].name, 16) == 0:
             if not scrubber_ticket_begin(keys[i].cipher, keys[i].mac, iv, c, m, 0):
                 return 0
-            return 1 if i == 0 else 2
+            # RFC 8446 C.4: of TLS 1.3 a ticket is good for one connection, so each gets another.
+            return 1 if i == 0 and SSL_version(ssl) != TLS1_3_VERSION else 2
     return 0
 
 

@@ -171,6 +171,14 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Annotated[
         OriginTls | None, ORIGIN_TLS, Doc("Speak TLS to it.", '{ name = "app.internal" }', default="clear text")
     ] = None
+    protocol: Annotated[
+        Literal["http/1.1", "h2c"],
+        Doc(
+            "What it speaks: `h2c` is HTTP/2 in clear text with prior knowledge, as gRPC servers do. Trailers pass "
+            "to HTTP/2 clients that take them.",
+            '"h2c"',
+        ),
+    ] = "http/1.1"
     via: Annotated[str, Derived()] = ""  # the name and port that the address came from
     proxy_protocol: Annotated[
         Literal["off", "v1", "v2"],
@@ -212,6 +220,7 @@ def check_origins(gateway: Gateway, report: Report) -> None:
         here = f"area[{i}]"
         _check_members(area.origins, here, report)
         _check_settings(area, here, report)
+        _check_health(area, area.origins, here, report)
         names: dict[str, int] = {}
         for k, pool in enumerate(area.pools):
             place = f"{here}.pool[{k}]"
@@ -220,6 +229,7 @@ def check_origins(gateway: Gateway, report: Report) -> None:
             names.setdefault(pool.name, k)
             _check_members(pool.origins, place, report)
             _check_settings(pool, place, report)
+            _check_health(pool, pool.origins, place, report)
 
 
 def _check_settings(settings: PoolSettings, here: str, report: Report) -> None:
@@ -235,6 +245,12 @@ def _check_settings(settings: PoolSettings, here: str, report: Report) -> None:
         report.warning(timeout, "is longer than the interval", "at most the interval")
 
 
+def _check_health(settings: PoolSettings, origins: tuple[Origin, ...], here: str, report: Report) -> None:
+    if settings.health.http and any(origin.protocol == "h2c" for origin in origins):
+        hint = "checks by HTTP are HTTP/1.1"
+        report.error(f"{here}.health.http", "an origin of h2c does not answer it", "health = { tcp = true }", hint)
+
+
 def _check_members(origins: tuple[Origin, ...], here: str, report: Report) -> None:
     if origins and all(origin.backup for origin in origins):
         report.error(f"{here}.origins", "all of them are backups", "at least one that is none")
@@ -243,5 +259,7 @@ def _check_members(origins: tuple[Origin, ...], here: str, report: Report) -> No
     seen: dict[Endpoint, int] = {}
     for k, origin in enumerate(origins):
         place, first = f"{here}.origins[{k}]", seen.setdefault(origin.address, k)
+        if origin.protocol == "h2c" and origin.tls is not None and origin.tls.on:
+            report.error(f"{place}.protocol", "h2c is HTTP/2 in clear text", "without tls")
         if first != k and not report.spoiled(f"{place}.address", f"{here}.origins[{first}].address"):
             report.error(place, f"{origin.address} is also origins[{first}]", "each address once in a pool")

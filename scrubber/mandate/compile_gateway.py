@@ -177,6 +177,7 @@ class GatewayWriter:
         host = self.image.text(origin.host or origin.via or own)
         index = self.slots.origins[name]
         flags = PROXY_FLAGS[origin.proxy_protocol] | layout.ORIGIN_BACKUP * origin.backup
+        flags |= layout.ORIGIN_H2C * (origin.protocol == "h2c")
         where = (index, family, len(sockaddr), share, sockaddr)
         if origin.tls is None:
             return layout.ORIGIN.pack(*where, *host, origin_key(name), origin.weight, flags, 0, 0, 0, 0, 0)

@@ -352,6 +352,13 @@ def test_sessions_are_resumed_by_any_worker(secure: Callable[..., Gateway], vers
             exchange(sock)
             assert sock.session_reused
     assert running.metric("scrubber_tls_handshakes_resumed_total") == 12
+    if version is ssl.TLSVersion.TLSv1_3:  # a ticket is used once (RFC 8446 C.4): the next one comes with the answer
+        for _ in range(3):
+            with connected(running, context, session=session) as sock:
+                exchange(sock)
+                assert sock.session_reused
+                assert sock.session.id != session.id
+                session = sock.session
     assert running.cli("reload").returncode == 0
     for pid in old:
         subprocess.run(["kill", "-KILL", str(pid)], check=True)

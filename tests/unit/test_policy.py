@@ -211,7 +211,8 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("origins", 0, {"f8": 0}, "origin: key, weight or flags"),
     ("origins", 0, {"f8": 257}, "origin: key, weight or flags"),
     ("origins", 0, {"f9": 6}, "origin: key, weight or flags"),
-    ("origins", 0, {"f9": 32}, "origin: key, weight or flags"),
+    ("origins", 0, {"f9": 64}, "origin: key, weight or flags"),
+    ("origins", 0, {"f9": 40}, "origin: key, weight or flags"),  # HTTP/2 in clear text, through TLS
     ("origins", 0, {"f9": 16}, "origin: key, weight or flags"),  # unverified TLS without TLS
     ("origins", 0, {"f10": 2**31}, "origin: TLS"),
     ("origins", 0, {"f13": 256}, "origin: TLS"),
