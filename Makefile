@@ -46,7 +46,7 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt $(CONSTRAINTS)
 	@touch $@
 
-.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.h ext/*.cc) bench/macro/native.pyx
+.venv/.native: .venv/.packages setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.h ext/*.cc bench/macro/*.pyx bench/macro/*.pxd)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

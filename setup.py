@@ -1,4 +1,4 @@
-"""Builds ext/ into scrubber._native; in a working tree the bench's load tool as well.
+"""Builds ext/ into scrubber._native; in a working tree the bench's load tools as well.
 
 SCRUBBER_BUILD: release (default), debug (C assertions on), asan (ASan + UBSan), fuzz (those two and libFuzzer's
 coverage; needs clang as CC, CXX and LDSHARED).
@@ -64,8 +64,13 @@ class BuildExt(build_ext):
 
 extensions = [native]
 if {"build_ext", "editable_wheel"} & set(sys.argv):     # never into a wheel
+    bench_args = ["-O2", "-std=gnu11"]
     extensions += cythonize(
-        [Extension("bench.macro.native", ["bench/macro/native.pyx"], extra_compile_args=["-O2", "-std=gnu11"])],
+        [
+            Extension("bench.macro.native", ["bench/macro/native.pyx"], extra_compile_args=bench_args),
+            Extension("bench.macro.native_tls", ["bench/macro/native_tls.pyx"], extra_compile_args=bench_args,
+                      libraries=["ssl", "crypto"]),
+        ],
         build_dir="build/cython-bench",
     )
 

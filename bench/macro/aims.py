@@ -76,19 +76,32 @@ class Calm(Aim):
         return max(2 * calm["value"], calm["value"] + 10) if calm else None
 
 
+# How long one may go on before it counts as abuse, besides the second in which it has to end: windows that are held.
+ALLOWED_S = {"windows-held": 1.0, "connection-window-held": 1.0, "dribble": 1.0}
+
+
 def against(scenario: str, metric: str, **limits: float) -> list[Aim]:
     return [Aim(scenario, metric, limit, peer) for peer, limit in limits.items()]
+
+
+def thrown_out(name: str) -> Aim:
+    return Aim(name, "ended_s", 1.0 + ALLOWED_S.get(name.removeprefix("h2-abuse-"), 0.0))
 
 
 def aims(floods: Sequence[str], cores: int) -> list[Aim]:
     """All of them. `floods`: the names of the scenarios of people under attack; `cores`: a second worker is judged
     where load and origin do not share its core."""
+    abuses = [name for name in floods if name.startswith("h2-abuse-")]
     return [
         *against("clean", "cpu_us", nginx=0.70, haproxy=0.70),
         *against("clean-new", "cpu_us", nginx=0.85, haproxy=0.85),
         *against("post", "cpu_us", nginx=0.80, haproxy=0.80),
         *against("reject", "cpu_us", nginx=0.75, haproxy=0.65),
         *against("banned", "cpu_us", nginx=0.75, haproxy=1.0),
+        *against("tls-clean", "cpu_us", nginx=0.80, haproxy=0.80),
+        *against("h2", "cpu_us", nginx=0.80, haproxy=0.80),
+        *against("tls-handshake-full", "cpu_us", nginx=1.05),
+        *against("tls-handshake-resumed", "cpu_us", nginx=1.05),
         *against("body-down", "cpu_s_per_gb", nginx=0.40),
         *against("body-up", "cpu_s_per_gb", nginx=0.40),
         Aim("idle", "idle_bytes", 1024),
@@ -97,6 +110,8 @@ def aims(floods: Sequence[str], cores: int) -> list[Aim]:
         *([AtLeast("workers", "speedup", 1.7)] if cores >= CORES_ENOUGH else []),
         *(AtLeast(name, "people_success", 0.999) for name in floods),
         *(Calm(name, "latency_ms_p99", 0) for name in floods),
+        *(AtLeast(name, "abusers_ended", 1.0) for name in abuses),
+        *(thrown_out(name) for name in abuses),
     ]
 
 
@@ -104,7 +119,7 @@ def judged(rows: Sequence[Mapping[str, Any]], cores: int) -> list[tuple[Aim, flo
     """Each aim that has its rows: what was found, also of paired rounds, what was wanted, and "met" or how far it was
     missed."""
     by_name = {(row["scenario"], row["system"], row["metric"]): row for row in rows}
-    floods = list(dict.fromkeys(row["scenario"] for row in rows if row["scenario"].startswith("flood-")))
+    floods = list(dict.fromkeys(row["scenario"] for row in rows if row["scenario"].startswith(("flood-", "h2-abuse-"))))
     found = []
     for aim in aims(floods, cores):
         met, value, wanted = aim.met(by_name), aim.found(by_name), aim.wanted(by_name)

@@ -1,5 +1,5 @@
-"""Connections that have asked once and are kept: `python -m bench.macro.held SPEC` opens them, says so, and holds on to
-them until its stdin closes.
+"""Connections that have asked once and are kept, in clear text or over TLS: `python -m bench.macro.held SPEC` opens
+them, says so, and holds on to them until its stdin closes.
 
 Invariants: source and target are loopback or it refuses (bench.load.guard); a connection that was not answered, or did
 not stay, is told of.
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,6 +45,18 @@ def held(port: int, what: Ask, core: int) -> Iterator[None]:
         process.wait()
 
 
+def sealed(sock: socket.socket) -> ssl.SSLSocket:
+    """The same over TLS 1.3, its handshake done; nobody asks who signed the certificate. OSError: it failed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    waiting = select.poll()
+    waiting.register(sock, select.POLLOUT)
+    waiting.poll(ANSWER_S * 1000)  # for its connect
+    sock.settimeout(ANSWER_S)
+    return context.wrap_socket(sock, server_hostname="site.test")
+
+
 def answered(sock: socket.socket) -> None:
     """Read one whole answer; ValueError, OSError: there is none."""
     data = b""
@@ -67,7 +81,7 @@ def quiet(sock: socket.socket) -> bool:
     sock.setblocking(False)
     try:
         sock.recv(1)
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):  # session tickets are nothing, either
         return True
     except OSError:
         return False
@@ -84,6 +98,8 @@ def main(argv: Sequence[str]) -> None:
     for number in range(what.connections):
         sock = Route(what.sources[number % len(what.sources)], "127.0.0.1", spec["port"]).open()
         sock.settimeout(ANSWER_S)
+        if what.tls:
+            sock = sealed(sock)
         sock.sendall(request)
         answered(sock)
         kept.append(sock)

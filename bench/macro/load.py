@@ -1,4 +1,5 @@
-"""The load of the bench: requests of a browser on kept connections, or a connection for each; messages on WebSockets.
+"""The load of the bench: requests of a browser on kept connections, or a connection for each; messages on WebSockets;
+TLS handshakes.
 
 Run as `python -m bench.macro.load SPEC` (JSON) it is the process that asks, and prints an Outcome; `Asking` starts that
 process, pinned beside the origin. Invariants: source and target are loopback or it refuses (bench.load.guard, and again
@@ -12,9 +13,10 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bench.load.guard import SECONDS_CEILING, Bounds, loopback, raise_nofile
 from bench.macro.systems import ROOT, BenchError
@@ -50,6 +52,10 @@ class Outcome:
     latency_ms_p50: float = 0.0
     latency_ms_p99: float = 0.0
     retried: int = 0  # at a rate: asked again, as a kept connection had ended without a word
+    handshakes: int = 0  # over TLS
+    resumed: int = 0  # of these
+    cpu_s: float = 0.0  # what the load itself took
+    said: str = ""  # of the first failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,9 @@ class Ask:
 
     `body_bytes`: it is a POST with such a body. `rate_per_s`: so many in all, whether or not they are answered in time;
     0: each connection asks again as soon as it is answered. `message_bytes`: it is a WebSocket, and what counts is a
-    message of that size and its echo. `head`: another request than a browser's for a page.
+    message of that size and its echo. `head`: another request than a browser's for a page. `tls`: over TLS, each
+    connection's handshake such a one; where connections are not kept, handshakes are all there is, and what counts.
+    `streams`: requests at once on a connection, in HTTP/2 (bench.macro.h2.tool).
     """
 
     sources: tuple[str, ...]
@@ -68,6 +76,8 @@ class Ask:
     rate_per_s: float = 0.0
     message_bytes: int = 0
     head: str = ""
+    tls: Literal["", "full", "resumed"] = ""
+    streams: int = 1
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -131,16 +141,38 @@ def ask(port: int, what: Ask, bounds: Bounds, core: int) -> Outcome:
 
 def main(argv: Sequence[str]) -> None:
     """The process that asks."""
-    from bench.macro import native  # noqa: PLC0415 - only this process needs the native tool
-
     spec = json.loads(argv[0])
     what = Ask(**spec["ask"])
     bounds = Bounds(spec["requests_max"], spec["seconds_max"])
-    message, reply = what.message()
     raise_nofile()
-    found = native.load(
-        loopback(spec["target"]),
-        spec["port"],
+    began = time.process_time()
+    tool = over_tls if what.tls else in_clear_text
+    found = tool(loopback(spec["target"]), spec["port"], what, bounds)
+    print(json.dumps({**found, "cpu_s": time.process_time() - began}))
+
+
+def over_tls(target: str, port: int, what: Ask, bounds: Bounds) -> dict[str, float | str]:
+    from bench.macro import native_tls  # noqa: PLC0415 - only the process that asks needs the native tools
+
+    return native_tls.load(
+        target,
+        port,
+        list(what.sources),
+        what.connections,
+        what.request() if what.kept else b"",
+        what.tls == "resumed",
+        bounds.requests_max,
+        bounds.seconds_max,
+    )
+
+
+def in_clear_text(target: str, port: int, what: Ask, bounds: Bounds) -> dict[str, float]:
+    from bench.macro import native  # noqa: PLC0415
+
+    message, reply = what.message()
+    return native.load(
+        target,
+        port,
         list(what.sources),
         what.connections,
         what.request(),
@@ -151,7 +183,6 @@ def main(argv: Sequence[str]) -> None:
         message,
         reply,
     )
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -12,79 +12,13 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 
-cdef extern from *:
-    """
-    #define _GNU_SOURCE 1
-    #include <string.h>
-    #include <strings.h>
-    """
-    void* memmem(const void* haystack, size_t haystack_bytes, const void* needle, size_t needle_bytes) nogil
-    int strncasecmp(const char* a, const char* b, size_t n) nogil
-
-cdef extern from "<arpa/inet.h>" nogil:
-    uint32_t htonl(uint32_t)
-    uint16_t htons(uint16_t)
-
-cdef extern from "<netinet/in.h>" nogil:
-    struct in_addr:
-        uint32_t s_addr
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    enum:
-        AF_INET, SOCK_STREAM, SOCK_NONBLOCK, IPPROTO_TCP, IPPROTO_IP, MSG_NOSIGNAL
-        IP_BIND_ADDRESS_NO_PORT
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    enum:
-        TCP_NODELAY
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct sockaddr:
-        pass
-    int socket(int, int, int)
-    int bind(int, const sockaddr*, uint32_t)
-    int connect(int, const sockaddr*, uint32_t)
-    int listen(int, int)
-    int accept4(int, sockaddr*, uint32_t*, int)
-    int setsockopt(int, int, int, const void*, uint32_t)
-    ssize_t send(int, const void*, size_t, int)
-    ssize_t recv(int, void*, size_t, int)
-
-cdef extern from "<unistd.h>" nogil:
-    int close(int)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        int64_t tv_sec
-        int64_t tv_nsec
-    int clock_gettime(int, timespec*)
-    enum:
-        CLOCK_MONOTONIC
-
-cdef extern from "<sys/epoll.h>" nogil:
-    union epoll_data:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event*)
-    int epoll_wait(int, epoll_event*, int, int)
-    int epoll_pwait2(int, epoll_event*, int, const timespec*, const void*)
-    enum:
-        EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLL_CTL_ADD, EPOLL_CTL_MOD
-
-cdef enum:
-    BUFFER_BYTES = 16384
-    CONNECTIONS_MAX = 65536
-    SOURCES_MAX = 4096
-    EVENTS = 256
-    SUB = 32                    # latency buckets an octave: 3 % wide
-    BUCKETS = 1024
-    SECONDS_MAX = 120
-    REQUESTS_MAX = 50000000
+from bench.macro.native_common cimport (
+    AF_INET, BUCKETS, BUFFER_BYTES, CONNECTIONS_MAX, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS,
+    IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MSG_NOSIGNAL, REQUESTS_MAX, SECONDS_MAX, SOCK_NONBLOCK, SOCK_STREAM, SOURCES_MAX,
+    TCP_NODELAY, Head, accept4, bind, bucket_of, clock_ns, close, connect, epoll_create1, epoll_ctl, epoll_event, epoll_pwait2,
+    epoll_wait, head_read, htons, loopback4, memmem, percentile_ms, recv, send, setsockopt, sockaddr, sockaddr_in, socket, strncasecmp,
+    timespec,
+)
 
 
 cdef struct Connection:
@@ -133,32 +67,6 @@ cdef struct Load:
     uint64_t cut
     uint64_t errors
     uint64_t latency[BUCKETS]
-
-
-cdef uint64_t clock_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000u + <uint64_t>t.tv_nsec
-
-
-cdef uint32_t bucket_of(uint64_t us) noexcept nogil:
-    """Linear up to SUB, then SUB buckets an octave."""
-    cdef uint32_t octave = 0
-    while us >= 2 * SUB:
-        us >>= 1
-        octave += 1
-    if us >= SUB:
-        us += octave * SUB
-    return <uint32_t>us if us < BUCKETS else BUCKETS - 1
-
-
-cdef double bucket_us(uint32_t bucket) noexcept nogil:
-    """The middle of a bucket."""
-    cdef uint32_t octave
-    if bucket < 2 * SUB:
-        return bucket + 0.5
-    octave = bucket / SUB - 1
-    return ((bucket % SUB + SUB) + 0.5) * (<uint64_t>1 << octave)
 
 
 cdef void answered(Load* l, Connection* c) noexcept nogil:
@@ -333,41 +241,20 @@ cdef void whats_due(Load* l) noexcept nogil:
 cdef int head_take(Load* l, Connection* c) noexcept nogil:
     """Read an answer's head from the buffer. 1: read, 0: more to come, -1: not an answer that this tool understands.
     A 101, where WebSockets are asked for, begins the messages."""
-    cdef uint8_t* end = <uint8_t*>memmem(c.buffer, c.have, b"\r\n\r\n", 4)
-    cdef uint8_t* line
-    cdef uint8_t* stop
-    cdef uint32_t head_bytes
-    if end == NULL:
-        return 0 if c.have < BUFFER_BYTES else -1
-    if c.have < 12 or strncasecmp(<char*>c.buffer, b"HTTP/1.", 7) != 0:
-        return -1
-    head_bytes = <uint32_t>(end + 4 - c.buffer)
-    if l.message != NULL and memcmp(c.buffer + 9, b"101 ", 4) == 0 and c.have == head_bytes:
+    cdef Head head
+    cdef int read = head_read(c.buffer, c.have, &head)
+    if read <= 0:
+        return read
+    if l.message != NULL and memcmp(c.buffer + 9, b"101 ", 4) == 0 and c.have == head.nbytes:
         c.tunnel = 1
         c.have = 0
         c.sent = 0
         return 1
-    c.status = c.buffer[9] - 48
-    c.left = -1
-    line = <uint8_t*>memchr(c.buffer, 10, c.have) + 1
-    while line < end:
-        if strncasecmp(<char*>line, b"content-length:", 15) == 0:
-            line += 15
-            while line[0] == 32:
-                line += 1
-            c.left = 0
-            while line[0] >= 48 and line[0] <= 57:
-                c.left = c.left * 10 + line[0] - 48
-                line += 1
-        elif strncasecmp(<char*>line, b"connection: close", 17) == 0:
-            c.last = 1
-        stop = <uint8_t*>memchr(line, 10, <size_t>(end + 2 - line))
-        if stop == NULL:
-            break
-        line = stop + 1
-    if c.left < 0:
+    if head.body < 0:
         return -1
-    c.left -= c.have - head_bytes
+    c.status = head.status
+    c.last |= head.last
+    c.left = head.body - (c.have - head.nbytes)
     c.have = 0
     c.head_seen = 1
     return 1 if c.left >= 0 else -1
@@ -491,29 +378,6 @@ cdef void run(Load* l, Connection* all) noexcept nogil:
         shut(l, &all[k])
 
 
-cdef uint32_t loopback4(str text) except? 0:
-    """The address in network order; ValueError for everything outside 127.0.0.0/8."""
-    parts = text.split(".")
-    if len(parts) != 4 or parts[0] != "127" or not all(p.isascii() and p.isdigit() and int(p) < 256 for p in parts):
-        raise ValueError(f"{text!r} is not an address of 127.0.0.0/8")
-    cdef uint32_t host = 0
-    for p in parts:
-        host = host << 8 | <uint32_t>int(p)
-    return htonl(host)
-
-
-cdef double percentile_ms(Load* l, double share):
-    cdef uint64_t total = 0, seen = 0
-    cdef uint32_t i
-    for i in range(BUCKETS):
-        total += l.latency[i]
-    for i in range(BUCKETS):
-        seen += l.latency[i]
-        if total and seen >= share * total:
-            return bucket_us(i) / 1e3
-    return 0.0
-
-
 def load(str target, int port, list sources, int connections, bytes request, bint kept, uint64_t requests_max,
          double seconds_max, double rate_per_s=0, bytes message=b"", bytes reply=b"") -> dict:
     """Ask for as long as requests and seconds last. kept: on kept connections, else a new one each; rate_per_s: so many, whether or not
@@ -563,7 +427,7 @@ def load(str target, int port, list sources, int connections, bytes request, bin
     return {
         "requests": l.good + l.refused + l.cut + l.errors, "seconds": (clock_ns() - began) / 1e9,
         "good": l.good, "refused": l.refused, "cut": l.cut, "errors": l.errors, "retried": l.retried,
-        "latency_ms_p50": percentile_ms(&l, 0.50), "latency_ms_p99": percentile_ms(&l, 0.99),
+        "latency_ms_p50": percentile_ms(l.latency, 0.50), "latency_ms_p99": percentile_ms(l.latency, 0.99),
     }
 
 

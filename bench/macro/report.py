@@ -100,14 +100,17 @@ def results(rounds: Sequence[Rounds], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-SAME = ("cpu", "cores", "kernel", "python")
+def alike(about: dict[str, Any]) -> tuple[Any, ...]:
+    """What two runs have in common where their figures may stand in one table. Of the kernel its version: what follows
+    tells builds for one virtual machine apart, and each scenario has its peers from its own run."""
+    return about["cpu"], about["cores"], about["kernel"].partition("-")[0], about["python"]
 
 
 def merged(former: dict[str, Any], tree: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     """The tree with those scenarios of a former one that were not measured anew, in that order; as it is where the
     former one is of another machine or of other versions."""
-    same = all(former["machine"][word] == tree["machine"][word] for word in SAME)
-    if not same or any(former["versions"].get(name, said) != said for name, said in tree["versions"].items()):
+    other = any(former["versions"].get(name, said) != said for name, said in tree["versions"].items())
+    if alike(former["machine"]) != alike(tree["machine"]) or other:
         return tree
     scenarios = former["scenarios"] | tree["scenarios"]
     kept = [row for row in former["rows"] if row["scenario"] not in tree["scenarios"]]
@@ -126,12 +129,15 @@ light native origin on core {load_core}. In each round every system runs once, o
 warmed up, as root in a network namespace of its own (so that the sockets in TIME_WAIT that one leaves cost the next one
 nothing); the order is the same in each round, and ratios are taken round by round. Each system has equal protection
 (limits, caps, deadlines) and a buffered access log; its configuration is in `bench/macro/SCENARIO/`, or in
-`bench/macro/clean/`.
+`bench/macro/clean/`, over TLS in `bench/macro/tls_clean/`.
 
 `cpu_us` is the time of all the proxy's processes and threads (`/proc/PID/task/*/schedstat`), helpers included, by the
 requests answered. `core_busy_us` is the busy time of the proxy's whole core, so that kernel work outside its processes
 (softirq) is seen too. Figures are medians of the runs with least and most; ratios are medians of paired rounds with
 a bootstrapped 95 % interval."""
+
+
+NOWHERE = {"ended_s": "not ended"}  # what it means that a system has no row where others have one
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -157,7 +163,7 @@ def table(tree: dict[str, Any], scenario: str) -> list[str]:
         if not by_system:
             continue
         ours = by_system.get(OURS, {"ratio_to": {}, "ratio_95": {}})
-        cells = [cell(by_system[name]) if name in by_system else "–" for name in systems]
+        cells = [cell(by_system[name]) if name in by_system else NOWHERE.get(metric, "–") for name in systems]
         for name in others:
             if name in ours["ratio_to"]:
                 low, high = ours["ratio_95"][name]
@@ -225,10 +231,26 @@ class Plot:
     title: str
     metrics: tuple[str, ...]
     scenarios: str = ""
+    but: str = "-"  # scenarios whose names begin so are left out
+
+    def shows(self, scenario: str) -> bool:
+        return scenario.startswith(self.scenarios) and not scenario.startswith(self.but)
 
 
 PLOTS = (
-    Plot("cpu.png", "CPU of the proxy's processes (median, least, most)", ("cpu_us", "cpu_s_per_gb")),
+    # A handshake costs ten times what a request does: in one picture with it nobody would see the others.
+    Plot(
+        "cpu.png",
+        "CPU of the proxy's processes (median, least, most)",
+        ("cpu_us", "cpu_s_per_gb"),
+        but="tls-handshake",
+    ),
+    Plot(
+        "handshake.png",
+        "CPU of the proxy's processes a TLS handshake (median, least, most)",
+        ("cpu_us",),
+        scenarios="tls-handshake",
+    ),
     Plot(
         "flood.png",
         "People under attack (median, least, most)",
@@ -242,7 +264,7 @@ def draw(tree: dict[str, Any], plot: Plot, path: Path) -> bool:
     """Bars by scenario and system, least and most as whiskers. False: nothing to draw, or matplotlib is missing."""
     drawn = {}
     for metric in plot.metrics:
-        rows = [row for row in tree["rows"] if row["metric"] == metric and row["scenario"].startswith(plot.scenarios)]
+        rows = [row for row in tree["rows"] if row["metric"] == metric and plot.shows(row["scenario"])]
         if rows:
             drawn[metric] = rows
     try:

@@ -7,6 +7,7 @@ a port that was free; a system is ready when it answers a connection; what was s
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import re
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scrubber.cli.dev_cert import self_signed
+
 ROOT = Path(__file__).resolve().parents[2]
 PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 READY_S = 20.0
@@ -28,13 +31,14 @@ SETTLE_S = 0.3  # what a start leaves behind is not measured
 CLEAN = Path(__file__).parent / "clean"
 FILES = ("scrubber.toml", "mandate.toml", "nginx.conf", "haproxy.cfg")
 # What files may name: workers (processes, threads), connections of clients, what stands before HAProxy's `option
-# splice-auto`, its limit on descriptors.
+# splice-auto`, its limit on descriptors. KEY, "ecdsa" or "rsa": a certificate with such a key is made beside them.
 DEFAULTS: dict[str, object] = {
     "WORKERS": 1,
     "CONNECTIONS": 8192,
     "NGINX_CONNECTIONS": 8192,
     "SPLICE": "no ",
     "HAPROXY_FILES": "",
+    "KEY": "",
 }
 SYSTEMS = ("scrubber", "nginx", "haproxy")
 
@@ -46,11 +50,11 @@ class BenchError(Exception):
         super().__init__(f"{message} ({hint})" if hint else message)
 
 
-def program(name: str) -> str:
-    """The path of an installed program."""
+def program(name: str, package: str = "") -> str:
+    """The path of an installed program; `package`: what it comes with, where that has another name."""
     found = shutil.which(name, path=PATH)
     if found is None:
-        raise BenchError(f"{name} is not installed", f"apt-get install {name}")
+        raise BenchError(f"{name} is not installed", f"apt-get install {package or name}")
     return found
 
 
@@ -168,6 +172,19 @@ def argv_of(name: str, directory: Path) -> list[str]:
     raise BenchError(f"no system {name!r}", f"one of {', '.join(SYSTEMS)}")
 
 
+@functools.cache
+def certificate(key: str) -> tuple[bytes, bytes]:
+    """Certificate and key in PEM, the same ones for all systems and rounds."""
+    return self_signed(("site.test",), rsa={"ecdsa": False, "rsa": True}[key])
+
+
+def certify(directory: Path, key: str) -> None:
+    """site.pem, site.key and, as HAProxy wants it, both in one."""
+    chain, secret = certificate(key)
+    for name, content in (("site.pem", chain), ("site.key", secret), ("site.both", chain + secret)):
+        (directory / name).write_bytes(content)  # Scrubber's supervisor is another user: who may look here may read it
+
+
 def files_of(configs: Path) -> list[Path]:
     """The configuration files of a scenario."""
     return [path if (path := configs / name).exists() else CLEAN / name for name in FILES]
@@ -185,6 +202,8 @@ def system(
     values = {"PORT": port, "DIR": directory, "LOG_PORT": sink.port, **DEFAULTS, **more}
     for source in files_of(configs):
         (directory / source.name).write_text(fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
+    if values["KEY"]:
+        certify(directory, str(values["KEY"]))
 
     def command(*words: str) -> None:
         if name != "scrubber":

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.load.guard import Bounds
 from bench.macro.load import Ask, Outcome, ask
 from bench.macro.procs import Meter, Use
 from bench.macro.scenario import Place, Run
@@ -26,6 +27,7 @@ class Traffic:
     configs: Path
     asks: Ask
     complaint: Callable[[Outcome], str]  # why an outcome does not count; empty: it does
+    tool: Callable[[int, Ask, Bounds, int], Outcome] = ask  # what asks
     prepare: Callable[[Running], None] = lambda _: None  # after the start, before the load
     values: dict[str, object] = field(default_factory=dict)  # for the configurations
     page_bytes: int = 0  # of the origin's answer; 0: about 1 KB
@@ -38,9 +40,9 @@ class Traffic:
             values = {"ORIGIN": origin_port, **self.values}
             with system(name, self.configs, place.scratch, (place.proxy_core,), values) as running:
                 self.prepare(running)
-                ask(running.port, self.asks, place.effort.warm, place.load_core)
+                self.tool(running.port, self.asks, place.effort.warm, place.load_core)
                 meter = Meter(running.process.pid, place.proxy_core)
-                outcome = ask(running.port, self.asks, place.effort.load, place.load_core)
+                outcome = self.tool(running.port, self.asks, place.effort.load, place.load_core)
                 use = meter.stop()
         if use.pids_changed:
             raise BenchError(f"{name}: processes came or went during the run", "look into its log")
@@ -61,6 +63,8 @@ class Traffic:
             "core_busy_us": use.core_ns / 1e3 / outcome.requests,
             "throughput_per_s": outcome.requests / outcome.seconds,
         }
+        if outcome.cpu_s:
+            found["load_cpu_us"] = outcome.cpu_s * 1e6 / outcome.requests
         if outcome.latency_ms_p99:
             found["latency_ms_p50"] = outcome.latency_ms_p50
             found["latency_ms_p99"] = outcome.latency_ms_p99

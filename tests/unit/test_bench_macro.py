@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -32,6 +31,7 @@ from bench.macro.procs import Use, difference
 from bench.macro.scenario import METRICS, Effort, Place, Run, mostly
 from bench.macro.scenarios import GROUPS, SCENARIOS, TRAFFIC
 from bench.macro.systems import DEFAULTS, BenchError, files_of, fill, free_port
+from tests.unit.answering import Answering, native_origin, reply
 from tests.wanted import lacking
 
 OUTCOME = Outcome(1000, 2.0, 1000, 0, 0, 0, 1.5, 4.5)
@@ -125,6 +125,10 @@ class TestRun:
     def test_a_tool_without_latency_gives_no_latency_row(self) -> None:
         assert "latency_ms_p50" not in CLEAN.figures(Outcome(10, 1, 0, 0, 10, 0), USE)
 
+    def test_what_the_load_took_is_told_apart(self) -> None:
+        found = CLEAN.figures(dataclasses.replace(OUTCOME, cpu_s=0.05), USE)
+        assert (found["cpu_us"], found["load_cpu_us"]) == (20.0, pytest.approx(50.0))
+
     def test_disturbance(self) -> None:
         assert USE.disturbance() == ""
         assert "stolen" in dataclasses.replace(USE, steal_ns=200_000_000).disturbance()
@@ -154,8 +158,16 @@ class TestRun:
         refused = Outcome(1000, 1, 1, 999, 0, 0)
         cut = Outcome(1000, 1, 0, 0, 1000, 0)
         failed = Outcome(1000, 1, 0, 0, 0, 1000)
+        full = Outcome(1000, 1, 1000, 0, 0, 0, handshakes=1000)
+        resumed = dataclasses.replace(full, resumed=1000)
+        mixed = dataclasses.replace(full, resumed=999)
+        if name.startswith("tls-handshake"):
+            good, others = (resumed, full) if name.endswith("resumed") else (full, resumed)
+        else:
+            others = refused
         expected = {"reject": refused, "banned": cut}.get(name, good)
-        for outcome in (good, refused, cut, failed, Outcome(0, 1, 0, 0, 0, 0)):
+        both = [mixed] if name.startswith("tls-handshake") else []
+        for outcome in (good, others, refused, cut, failed, Outcome(0, 1, 0, 0, 0, 0), *both):
             assert (TRAFFIC_BY_NAME[name].complaint(outcome) == "") is (outcome is expected), outcome
 
     def test_mostly(self) -> None:
@@ -199,6 +211,7 @@ class TestReport:
         report.write(tree, tmp_path)
         assert json.loads((tmp_path / "results.json").read_text())["rows"] == tree["rows"]
         assert (tmp_path / "RESULTS.md").read_text().startswith("# Results")
+        assert not (tmp_path / "handshake.png").exists()
         for name in ("cpu.png", "flood.png"):
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
@@ -216,6 +229,12 @@ class TestReport:
         other = {**former, "machine": {**former["machine"], "cpu": "another"}}
         assert report.merged(other, tree, list(SCENARIOS)) == tree
 
+    def test_handshakes_have_a_picture_of_their_own(self) -> None:
+        shown = {plot.file: plot.shows for plot in report.PLOTS}
+        for name in SCENARIOS:
+            assert shown["handshake.png"](name) is name.startswith("tls-handshake")
+            assert shown["cpu.png"](name) is not shown["handshake.png"](name)
+
 
 class TestAims:
     def rows(self, *found: tuple[str, str, str, float]) -> list[dict[str, object]]:
@@ -231,6 +250,20 @@ class TestAims:
         rows[0] |= {"value": 14.4, "ratio_to": {"nginx": 0.75}}
         ((_, value, paired, _, said),) = judged(rows, 2)
         assert (value, paired, said) == (pytest.approx(0.8), 0.75, "missed by 14%")
+
+    @pytest.mark.parametrize(
+        ("name", "ours", "said"),
+        [
+            ("tls-handshake-full", 94.0, ["met"]),
+            ("tls-handshake-resumed", 104.0, ["missed by 10%"]),
+            ("tls-clean", 72.0, ["met", "missed by 11%"]),
+            ("h2", 64.0, ["met", "met"]),
+        ],
+    )
+    def test_over_tls(self, name: str, ours: float, said: list[str]) -> None:
+        rows = self.rows((name, "scrubber", "cpu_us", ours))
+        rows += self.rows((name, "nginx", "cpu_us", 100.0), (name, "haproxy", "cpu_us", 90.0))
+        assert [each[-1] for each in judged(rows, 2)] == said
 
     def test_as_it_is(self) -> None:
         rows = self.rows(("idle", "scrubber", "idle_bytes", 1100), ("idle", "nginx", "idle_bytes", 500))
@@ -279,6 +312,7 @@ class TestMeasure:
                 return Run({"cpu_us": 1.0})
 
         stolen = iter(range(0, 10**12, 10**9))
+        monkeypatch.setattr(measuring, "fresh_network", lambda: False)  # tests after this one want the origin they had
         monkeypatch.setattr(measuring, "core_time", lambda core: procs.CoreTime(0, 0, 0, next(stolen)))
         found = measuring.measure(Quick(), (), 2, Effort.quick(), lambda line: None)
         assert order == ["scrubber", "nginx", "scrubber", "nginx"]
@@ -328,51 +362,6 @@ class TestConfigs:
         assert {f"flood-{name}" for name in ATTACKS} == set(GROUPS["flood"])
         assert all(scenario.method and scenario.title for scenario in SCENARIOS.values())
         assert all(unit for unit in METRICS.values())
-
-
-class Answering:
-    """A server that gives each request the next of these answers (b"": none) and closes after it where it says so."""
-
-    def __init__(self, answers: list[bytes]) -> None:
-        self.answers = itertools.cycle(answers)
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.server.getsockname()[1]
-        self.sources: set[str] = set()
-        self.connections = 0
-        self.requests: list[bytes] = []
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def __enter__(self) -> Answering:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
-        self.server.close()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, address = self.server.accept()
-                self.sources.add(address[0])
-                self.connections += 1
-                threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
-
-    def serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
-            data = b""
-            while piece := sock.recv(65536):
-                data += piece
-                while b"\r\n\r\n" in data:
-                    request, data = data.split(b"\r\n\r\n", 1)
-                    self.requests.append(request)
-                    answer = next(self.answers)
-                    sock.sendall(answer)
-                    if not answer or b"close" in answer:
-                        return
-
-
-def reply(status: str, body: bytes = b"", more: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class TestLoad:
@@ -536,23 +525,6 @@ class TestProcesses:
         with Answering([reply("503 No")]) as server:  # noqa: SIM117
             with pytest.raises(BenchError, match="not every"), held(server.port, what, procs.cores()[1]):
                 pass
-
-
-@contextlib.contextmanager
-def native_origin() -> Iterator[int]:
-    """The port of the bench's origin, in a thread."""
-    stop, stopper = socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as listener, stop, stopper:
-        listener.setblocking(False)
-        args = (listener.fileno(), stop.fileno(), reply("200 OK", b"page"))
-        thread = threading.Thread(target=native.serve, args=args)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            stopper.send(b"x")
-            thread.join(5)
-            assert not thread.is_alive()
 
 
 class TestOrigin:
