@@ -378,6 +378,8 @@ cdef void client_refuse(Core* e, Client* c, int reason) noexcept nogil:
     x.judged_ns = e.now_ns
     x.wants_json = unread_wants_json(e, c)
     e.totals.bad_requests += 1
+    if is_stream(c) and reason != HTTP1_HEAD_TOO_LARGE:
+        calm_take(c.http2, CALM_RESETS)     # of HTTP/1.1 the connection would end here; what is too large has an allowance of its own
     note_refused(e, c, x)
     answer(e, x, http1_status(reason))
     exchange_pump(e, c)
@@ -495,6 +497,8 @@ cdef void client_request(Core* e, Client* c) noexcept nogil:
             status = request_bad(e, x, HTTP1_TOO_MANY_RANGES)
         else:
             status = tunnel_ask(e, x, &f)
+            if status == 0 and not x.upgrade and is_stream(c) and (<Stream*>c).connect:
+                status = request_bad(e, x, HTTP1_METHOD_REFUSED)
             if status == 0:
                 status = forward_request(e, c, x, &f)
             if x.pool != NULL:
@@ -527,6 +531,8 @@ cdef void verdict_apply(Core* e, Client* c, Exchange* x) noexcept nogil:
         if c.inbox != NULL:
             buffer_put(e, c.inbox)
             c.inbox = NULL
+        if is_stream(c):
+            stream_deafen(e, <Stream*>c)
         x.keep_alive = 0
         c.state = CLIENT_TARPIT
         e.gauges.tarpit += 1
@@ -549,13 +555,19 @@ cdef bint too_slow(uint64_t nbytes, uint64_t since_ns, const AreaSpec* area, uin
 
 cdef bint write_late(Core* e, const Client* c, const AreaSpec* area) noexcept nogil:
     cdef uint64_t taken = stream_progress(<const Stream*>c) if is_stream(c) else c.blocked_bytes
-    return e.now_ns - c.blocked_ns >= area.write_ns and taken == 0 or too_slow(taken, c.blocked_ns, area, e.now_ns)
+    cdef uint64_t since_ns = c.blocked_ns
+    if e.now_ns - since_ns >= area.write_ns and taken == 0:
+        return True
+    # A stream whose own window is open waits for its connection: one that stands still for a moment is not to cost all of them.
+    if is_stream(c) and stream_waits(<const Stream*>c):
+        since_ns += area.write_ns
+    return since_ns < e.now_ns and too_slow(taken, since_ns, area, e.now_ns)
 
 
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
     # Bytes that wait to be read here are no fault of the client's: this worker may have been held up.
     cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not origin_unsent(x.origin) and (
-        x.pipe_up == NULL and not c.h.events & EVENT_READ)
+        x.pipe_up == NULL and not c.h.events & EVENT_READ and not stream_shut_out(c))
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
             wait_leave(e, x)
@@ -578,8 +590,8 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
         answer(e, x, 408)
         client_step(e, c)
         return
-    if x.origin != NULL and (origin_unsent(x.origin) or x.pipe_up != NULL):
-        x.rate_ns = e.now_ns            # the origin is the slow one: the client's rate is measured anew
+    if x.origin != NULL and (origin_unsent(x.origin) or x.pipe_up != NULL or stream_shut_out(c)):
+        x.rate_ns = e.now_ns            # an origin is the slow one: the client's rate is measured anew
         x.rate_bytes = 0
     if c.blocked_ns or not x.request_done or x.waiting:
         timer_set(e, &c.h, e.now_ns + CHECK_NS)

@@ -124,7 +124,7 @@ static void scrubber_serving_program(scrubber_program *p) {
     const int families[] = {AF_INET, AF_INET6, AF_UNIX};
     const int local[] = {AF_UNIX};
     const int by_descriptor[] = {AT_EMPTY_PATH};
-    const int ioctls[] = {FIONBIO, FIOCLEX, FIONREAD};
+    const int ioctls[] = {FIONBIO, FIOCLEX, FIONREAD, TIOCOUTQ};
     const int nothing[] = {0}, own[] = {(int)getpid()};
     scrubber_begin_program(p);
     scrubber_when(p, SCRUBBER_MANY(scrubber_calls_allowed), SECCOMP_RET_ALLOW);

@@ -22,6 +22,7 @@ cdef extern from "sys/epoll.h" nogil:
 
 cdef extern from *:
     """
+    #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
     #include <sys/mman.h>
@@ -113,6 +114,10 @@ cdef extern from *:
         if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) < 0) return errno;
         return e;
     }
+    static inline int scrubber_unacknowledged(int fd) {
+        int n = 0;
+        return ioctl(fd, TIOCOUTQ, &n) < 0 ? 0 : n;
+    }
     static inline ssize_t scrubber_sendv(int fd, struct iovec* v, int n, int more) {
         struct msghdr m;
         memset(&m, 0, sizeof m);
@@ -156,6 +161,7 @@ cdef extern from *:
     int scrubber_accept(int fd, uint8_t* address, uint16_t* port) noexcept nogil
     int scrubber_connect(int family, const void* address, unsigned length) noexcept nogil
     int scrubber_socket_error(int fd) noexcept nogil
+    int scrubber_unacknowledged(int fd) noexcept nogil      # bytes sent that the other side has not acknowledged
     ssize_t scrubber_sendv(int fd, iovec* v, int n, int more) noexcept nogil
     void* scrubber_pages(size_t n) noexcept nogil
     int munmap(void* p, size_t n) noexcept nogil
@@ -168,6 +174,7 @@ cdef extern from *:
 cdef enum:
     PASS_NS_MAX = 2000000           # a pass is bounded: 2 ms, so that asyncio's own work is never starved
     PASS_EVENTS_MAX = 512
+    LOOKS_MAX = 64                  # of so many events each, before deadlines are judged
     PASS_ACCEPTS_MAX = 64
     PASS_CLOCK_EVENTS = 16          # handles served between two looks at the clock
     PASS_HANDSHAKES_MAX = 4         # an RSA-2048 signature takes 0.6 ms
@@ -581,7 +588,7 @@ cdef struct Core:
     Http2* due_tail
     uint8_t* frames                 # FRAMES_BYTES: what is read from, or written to, an HTTP/2 connection
     uint8_t* head                   # BUFFER_BYTES: a head on its way into HEADERS
-    nghttp2_nv* fields              # HTTP2_FIELDS_MAX
+    nghttp2_nv* fields              # HTTP2_ANSWER_FIELDS_MAX
     Tls* handshake_head[2]          # LANE_*: who waits for the private key
     Tls* handshake_tail[2]
     uint8_t* sealed                 # TLS_SEALED_BYTES: records on their way from OpenSSL to a socket

@@ -5,9 +5,8 @@ import os
 cimport cython
 
 
-cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers) noexcept nogil:
+cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t buffers, uint32_t streams) noexcept nogil:
     cdef uint32_t i
-    cdef uint32_t streams = connections if connections > STREAMS_WORKER_MIN else STREAMS_WORKER_MIN
     e.relay = <uint8_t*>scrubber_pages(RELAY_BYTES)
     for i in range(LISTENERS_MAX):
         e.listeners[i].h.fd = -1
@@ -27,7 +26,7 @@ cdef bint core_open(Core* e, uint32_t connections, uint32_t origins, uint32_t bu
         return False
     e.frames = <uint8_t*>scrubber_pages(FRAMES_BYTES)
     e.head = <uint8_t*>scrubber_pages(BUFFER_BYTES)
-    e.fields = <nghttp2_nv*>scrubber_pages(HTTP2_FIELDS_MAX * sizeof(nghttp2_nv))
+    e.fields = <nghttp2_nv*>scrubber_pages(HTTP2_ANSWER_FIELDS_MAX * sizeof(nghttp2_nv))
     if e.frames == NULL or e.head == NULL or e.fields == NULL or HTTP2_CALLBACKS == NULL or HTTP2_OPTION == NULL:
         return False
     if not pool_open(&e.sessions, connections, sizeof(Http2)) or not pool_open(&e.streams, streams, sizeof(Stream)):
@@ -83,21 +82,24 @@ cdef void core_close(Core* e) noexcept nogil:
     if e.head != NULL:
         munmap(e.head, BUFFER_BYTES)
     if e.fields != NULL:
-        munmap(e.fields, HTTP2_FIELDS_MAX * sizeof(nghttp2_nv))
+        munmap(e.fields, HTTP2_ANSWER_FIELDS_MAX * sizeof(nghttp2_nv))
     if e.sealed != NULL:
         munmap(e.sealed, TLS_SEALED_BYTES)
     if e.relay != NULL:
         munmap(e.relay, RELAY_BYTES)
 
 
-cdef uint32_t tls_of_origins(const Core* e) noexcept nogil:
+cdef void origins_hold(const Core* e, uint32_t* tls, uint32_t* uplinks) noexcept nogil:
+    """What open connections to origins have of other pools."""
     cdef const Origin* o
-    cdef uint32_t i, n = 0
+    cdef uint32_t i
+    tls[0] = 0
+    uplinks[0] = 0
     for i in range(e.origins.count):
         o = <const Origin*>(e.origins.base + i * e.origins.object_bytes)
-        if e.origins.taken[i] and o.tls != NULL:
-            n += 1
-    return n
+        if e.origins.taken[i]:
+            tls[0] += o.tls != NULL
+            uplinks[0] += o.http2 != NULL
 
 
 class EngineError(Exception):
@@ -109,7 +111,7 @@ cdef class Engine:
     """A worker's engine over listeners that it does not own.
 
     memory: the mapped regions, slot being this worker's; policy: the image to begin with; listeners: (fd, index in the policy's listeners);
-    config: connections_max, origins_max, buffers_max (counts).
+    config: connections_max, origins_max, buffers_max, streams_max (counts).
     """
     cdef Core* core
     cdef Memory memory
@@ -135,7 +137,8 @@ cdef class Engine:
         memcpy(&self.core.id_key, <const char*>key, 16)
         area_none_fill(&self.core.area_none)
         self.core.answer_limits = Http1Limits(line_bytes_max=HEAD_BYTES_MAX, head_bytes_max=HEAD_BYTES_MAX, headers_max=HEADERS_MAX)
-        if not core_open(self.core, connections, config.get("origins_max", 4096), config.get("buffers_max", 8192)):
+        if not core_open(self.core, connections, config.get("origins_max", 4096), config.get("buffers_max", 8192),
+                         config.get("streams_max", 1024)):
             raise MemoryError("the pools could not be allocated")
         self._install(policy)
         for fd, index in listeners:
@@ -218,9 +221,12 @@ cdef class Engine:
 
     def left(self) -> dict:
         """Objects that are taken though no connection of a client is open, by pool; empty: every pool is whole."""
+        cdef uint32_t tls, uplinks
         used = {name: taken for name, (taken, _) in self.pools().items()}
+        origins_hold(self.core, &tls, &uplinks)
         used["origins"] -= self.core.gauges.origin_connections      # those that are kept open
-        used["tls"] -= tls_of_origins(self.core)
+        used["tls"] -= tls
+        used["uplinks"] -= uplinks
         return {name: taken for name, taken in used.items() if taken}
 
     def sizes(self) -> dict:

@@ -338,6 +338,9 @@ cdef void response_begin(Core* e, Exchange* x, const uint8_t* data, uint32_t hea
     cdef Origin* o = x.origin
     if x.cache.state != USE_NONE and cache_take(e, x, data, n - head_bytes):
         return
+    if is_stream(x.client) and (<Stream*>x.client).connect and r.status < 300:
+        origin_answer_bad(e, x)     # to the client it would be what 101 is (RFC 8441 5)
+        return
     x.first_ns = e.now_ns
     x.status = r.status
     x.response_body = r.body
@@ -572,8 +575,7 @@ cdef bint exchange_pump(Core* e, Client* c) noexcept nogil:
     c.state = CLIENT_IDLE
     c.since_ns = e.now_ns
     c.scan = 0
-    if c.h.timer_slot < 0:
-        timer_set(e, &c.h, e.now_ns + area_fallback(e, c.listener).idle_ns)
+    look_by(e, &c.h, e.now_ns + area_fallback(e, c.listener).idle_ns)
     return True
 
 

@@ -5,7 +5,6 @@ cdef enum:
     HTTP2_PREFACE_BYTES = 24
     HTTP2_TOLD_BYTES = 14       # of it: the parser of HTTP/1.1 would wait for more of fewer
     STREAMS_MAX = 1000          # a connection's concurrent streams at most, whatever is configured
-    STREAMS_WORKER_MIN = 1024   # of a worker's pool of streams: else as many as connections
     FRAMES_BYTES = 131072       # frames put together for one write
     FRAME_BYTES_MAX = 16393     # one of ours: SETTINGS_MAX_FRAME_SIZE stays what it is at first, and 9 bytes before it
     HTTP2_READ_BYTES = 65536    # read from a socket at once: what comes with it has to find buffers
@@ -14,20 +13,26 @@ cdef enum:
     HTTP2_CONNECTION_WINDOW = 1048576   # and all streams of a connection together
     HTTP2_SESSION_BYTES_MAX = 1048576   # of nghttp2's own memory, a connection
     HTTP2_FIELDS_MAX = 132      # HEADERS_MAX, and the pseudo-headers
+    HTTP2_ANSWER_FIELDS_MAX = 256       # HEADERS_MAX, EDITS_MAX, and ours
     HTTP2_LIST_BYTES_MAX = 131072       # a decoded field section; beyond, the connection ends at once
     HTTP2_PRINT_BYTES = 480     # canonical text of the fingerprint
     FLUSH_BYTES = 16384         # of a body: enough for a frame, not left to the end of the pass
 
     # Frames that cost us more than their sender, each with an allowance (CALM in http2_calm.pyx).
-    CALM_RESETS = 0             # streams that ended before their answer, whoever reset them (CVE-2023-44487, CVE-2025-8671)
+    CALM_RESETS = 0             # streams that ended before their answer, whoever reset them (CVE-2023-44487, CVE-2025-8671), or cannot be
     CALM_PINGS = 1
     CALM_SETTINGS = 2
     CALM_PRIORITIES = 3         # PRIORITY and PRIORITY_UPDATE
     CALM_EMPTY = 4              # DATA without a byte that ends nothing
     CALM_WINDOWS = 5            # WINDOW_UPDATE, beyond what our own DATA explains
-    CALM_UNKNOWN = 6            # types that nobody has to know
+    CALM_UNKNOWN = 6            # types that nobody has to know, and GOAWAY
     CALM_BOMBS = 7              # field sections that decode to more than a head may have
-    CALM_KINDS = 8
+    CALM_OVER = 8               # frames of streams that are over: what was on its way, and RST_STREAM, as some clients answer to that
+    CALM_KINDS = 9
+
+    ASK_CLOSED = 1              # whether the frame that begins is of a stream that is over
+    ASK_PRIORITY = 2            # what a PRIORITY frame says
+    ASK_PRINT = 3               # the first field section has ended: the fingerprint is complete
 
     STUCK_NS = 800000000        # how long a stream's window may stay shut before the stream counts as held
     STUCK_BYTES = 1024          # what a stream that counts as held has taken at most
@@ -52,10 +57,12 @@ cdef struct Stream:
     int32_t id                  # 0: nghttp2 has closed it
     uint8_t stepping
     uint8_t chunked             # its body is handed on in chunks
+    uint8_t connect             # it asks for a tunnel: a 2xx says that this is open
     uint8_t ended               # the client has said all
     uint8_t told                # and the reader of the body knows
     uint8_t headed              # the final head is on its way
     uint8_t holding             # counted in Http2.holding
+    uint8_t deaf                # what the client still sends of its body is not wanted
     uint8_t closing             # nothing more will be written: a tunnel's way down has ended
     uint64_t taken              # bytes of DATA sent
     uint64_t mark               # Http2.sent, when it was first blocked
@@ -78,13 +85,16 @@ cdef struct Http2:
     uint8_t preface             # bytes of the client's preface still to come
     uint8_t settled             # its SETTINGS came
     uint8_t leaving             # 1: told that we go, 2: told what was the last request
+    uint8_t broken              # nghttp2 ends it for what the client did
     uint8_t failed              # nghttp2 gave up, or we did: only GOAWAY may follow
     uint8_t windowed            # the client has ever widened the connection's window
     uint8_t continuations       # of the field section that is coming in
+    uint8_t head_last           # the frame that is coming in ends it
     uint8_t reason              # HTTP2_* of what ended it
     uint32_t code               # of GOAWAY
     uint32_t resets[16]         # RESETS_KEPT: streams that we reset last
     uint32_t reset_count
+    uint32_t resets_counted     # before they were sent
     uint8_t skipped             # the client passed over a stream's number
     uint32_t last_id            # of the last request
     uint32_t count              # streams
@@ -93,7 +103,7 @@ cdef struct Http2:
     uint32_t frame_left         # payload of the frame that is coming in
     uint8_t frame_head[14]      # and what a PRIORITY frame says
     uint8_t frame_want
-    uint8_t asking              # whether the frame that begins is of a stream that is over
+    uint8_t asking              # ASK_*: what is asked when nghttp2 has read so far
     uint8_t frame_have
     uint8_t too_large           # the field section that is coming in is more than a head may have
     uint8_t bad                 # HTTP1_* that is wrong with it; 0: nothing yet
@@ -101,8 +111,9 @@ cdef struct Http2:
     uint64_t leave_ns
     uint64_t idle_ns            # since when there is no stream
     uint64_t sent               # bytes of frames
+    uint64_t arriving_ns        # when some of these had not arrived
     uint64_t frames_owed        # WINDOW_UPDATEs that our DATA explains
-    uint64_t calm_ns[8]         # CALM_KINDS: theoretical arrival times (GCRA)
+    uint64_t calm_ns[9]         # CALM_KINDS: theoretical arrival times (GCRA)
     uint32_t list_bytes         # decoded, of the field section that is coming in
     uint32_t fields
     Buffer* head                # its fields: lengths of name and value (uint16 each), name, value
@@ -150,6 +161,8 @@ cdef void http2_timeout(Core* e, Client* c) noexcept nogil
 # At the end of a pass: frames go out, a write a connection.
 cdef void http2_serve(Core* e) noexcept nogil
 cdef bint http2_waits(const Core* e) noexcept nogil
+# One more of a kind (CALM_*); where that is one too many, the connection ends soon.
+cdef void calm_take(Http2* h, uint32_t kind) noexcept nogil
 # Ends the connection for what its client did: GOAWAY, a line in the log, an offence of its source.
 cdef void http2_refuse(Core* e, Http2* h, uint8_t reason) noexcept nogil
 # The connection goes; its streams end as aborted.
@@ -166,11 +179,17 @@ cdef int stream_send(Core* e, Stream* s, const uint8_t* data, uint64_t n) noexce
 cdef int stream_flush(Core* e, Stream* s) noexcept nogil
 # No more bytes follow those that are queued.
 cdef void stream_end(Core* e, Stream* s) noexcept nogil
+# Nobody will read its body: what is there goes, and so does what comes.
+cdef void stream_deafen(Core* e, Stream* s) noexcept nogil
 # The exchange is over and everything was given.
 cdef void stream_done(Core* e, Stream* s) noexcept nogil
 # Broken off: reset, where nghttp2 still has it.
 cdef void stream_close(Core* e, Stream* s) noexcept nogil
+# It waits for its connection, and not for its own window.
+cdef bint stream_waits(const Stream* s) noexcept nogil
 # What the client took of a stream since that was blocked, as its deadlines have to see it.
 cdef uint64_t stream_progress(const Stream* s) noexcept nogil
+# It is us who let nothing of any body pass: what came for other streams was not taken.
+cdef bint stream_shut_out(const Client* c) noexcept nogil
 # The stream's window has been shut for long; with many of these the connection is ended.
 cdef bint stream_held(Core* e, Stream* s) noexcept nogil

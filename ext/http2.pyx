@@ -66,7 +66,6 @@ cdef void session_memory(SessionMemory* m, Core* e) noexcept nogil:
 
 cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* data) noexcept nogil:
     cdef Http2* h = <Http2*>data
-    h.head_ns = h.engine.now_ns
     h.list_bytes = 0
     h.fields = 0
     h.too_large = 0
@@ -102,10 +101,7 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
     cdef Stream* s
     cdef bint last = frame.hd.flags & NGHTTP2_FLAG_END_STREAM != 0
     if frame.hd.type == NGHTTP2_HEADERS:
-        h.head_ns = 0
-        h.continuations = 0
         if frame.headers.cat == NGHTTP2_HCAT_REQUEST:
-            print_end(h)
             stream_open(h, frame.hd.stream_id, last)
             return 0
     elif frame.hd.type == NGHTTP2_SETTINGS and not frame.hd.flags & NGHTTP2_FLAG_ACK:
@@ -114,6 +110,12 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
     elif frame.hd.type == NGHTTP2_WINDOW_UPDATE and frame.hd.stream_id == 0:
         h.windowed = 1
         print_window(h, <uint32_t>frame.window_update.window_size_increment)
+    elif frame.hd.type == NGHTTP2_RST_STREAM:
+        calm_take(h, CALM_RESETS if nghttp2_session_find_stream(session, frame.hd.stream_id) != NULL else CALM_OVER)
+        if h.reason:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+    elif frame.hd.type == NGHTTP2_DATA and frame.hd.length > 1 and frame.hd.length == frame.data.padlen and not last:
+        calm_take(h, CALM_EMPTY)        # padding alone, longer than frame_begins could tell
     if last and (frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA):
         s = stream_of(session, frame.hd.stream_id)
         if s != NULL:
@@ -127,13 +129,15 @@ cdef int on_data_chunk(nghttp2_session* session, uint8_t flags, int32_t stream_i
                        void* user) noexcept nogil:
     cdef Http2* h = <Http2*>user
     cdef Stream* s = stream_of(session, stream_id)
-    if s == NULL:
-        # Answered already: nobody reads it.
+    cdef uint64_t before
+    if s == NULL or s.deaf:
+        # Answered already, or held back: nobody reads it.
         nghttp2_session_consume_connection(session, n)
         return 0
+    before = s.body.bytes
     if not queue_append(h.engine, &s.body, data, n):
-        # What came before is counted when the stream goes; this is not there.
-        nghttp2_session_consume_connection(session, n)
+        # What is there is counted when the stream goes; this is not.
+        nghttp2_session_consume_connection(session, n - (s.body.bytes - before))
         s.c.h.events |= EVENT_BROKEN
     s.c.h.events |= EVENT_READ
     step_add(h, s)
@@ -146,8 +150,8 @@ cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t c
     if s == NULL:
         return 0
     s.id = 0
-    if not answered_whole(s):
-        s.c.h.events |= EVENT_BROKEN | EVENT_HANGUP
+    if not answered_whole(s) or (s.c.state == CLIENT_TUNNEL and not s.ended):
+        s.c.h.events |= EVENT_READ | EVENT_BROKEN | EVENT_HANGUP
     step_add(h, s)
     return 0
 
@@ -157,17 +161,40 @@ cdef inline bint client_caused(uint32_t code) noexcept nogil:
     return (code != NGHTTP2_NO_ERROR and code != NGHTTP2_INTERNAL_ERROR and code != NGHTTP2_REFUSED_STREAM and code != NGHTTP2_CANCEL)
 
 
+cdef inline void reset_note(Http2* h, int32_t stream_id) noexcept nogil:
+    h.resets[h.reset_count % RESETS_KEPT] = <uint32_t>stream_id
+    h.reset_count += 1
+
+
+cdef int on_invalid_frame(nghttp2_session* session, const nghttp2_frame* frame, int error, void* data) noexcept nogil:
+    # Counted as it is decided: of a read full of such requests the resets would go out, and be seen, only behind the last one. A request
+    # beyond the streams that may be open is refused for what its client did, whether it has acknowledged our SETTINGS or not.
+    cdef Http2* h = <Http2*>data
+    if frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_WINDOW_UPDATE:
+        reset_note(h, frame.hd.stream_id)       # its body may come before that is sent
+        h.resets_counted += error != NGHTTP2_ERR_REFUSED_STREAM
+        calm_take(h, CALM_RESETS)
+    return NGHTTP2_ERR_CALLBACK_FAILURE if h.reason else 0
+
+
 cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* data) noexcept nogil:
     cdef Http2* h = <Http2*>data
+    cdef Stream* s
     if frame.hd.type == NGHTTP2_RST_STREAM:
-        h.resets[h.reset_count % RESETS_KEPT] = <uint32_t>frame.hd.stream_id
-        h.reset_count += 1
+        reset_note(h, frame.hd.stream_id)
         if client_caused(frame.rst_stream.error_code):
             h.engine.totals.bad_requests += 1
-            calm_take(h, CALM_RESETS)
+            if h.resets_counted:
+                h.resets_counted -= 1
+            else:
+                calm_take(h, CALM_RESETS)
+    elif frame.hd.type == NGHTTP2_GOAWAY:
+        h.broken = frame.goaway.error_code != NGHTTP2_NO_ERROR
     elif frame.hd.type == NGHTTP2_DATA or frame.hd.type == NGHTTP2_HEADERS:
-        # Answered before the request was whole: the rest is not wanted (RFC 9113 8.1).
-        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM and nghttp2_session_get_stream_remote_close(session, frame.hd.stream_id) == 0:
+        # Answered before the request was whole: the rest is not wanted (RFC 9113 8.1). Of a tunnel it is the other way that goes on.
+        s = stream_of(session, frame.hd.stream_id)
+        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM and nghttp2_session_get_stream_remote_close(session, frame.hd.stream_id) == 0 and (
+                s == NULL or s.c.state != CLIENT_TUNNEL):
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
     return 0
 
@@ -180,6 +207,7 @@ cdef void http2_prepare() noexcept:
     nghttp2_session_callbacks_set_on_header_callback(HTTP2_CALLBACKS, on_header)
     nghttp2_session_callbacks_set_on_invalid_header_callback(HTTP2_CALLBACKS, on_invalid_header)
     nghttp2_session_callbacks_set_on_frame_recv_callback(HTTP2_CALLBACKS, on_frame_recv)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(HTTP2_CALLBACKS, on_invalid_frame)
     nghttp2_session_callbacks_set_on_frame_send_callback(HTTP2_CALLBACKS, on_frame_send)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(HTTP2_CALLBACKS, on_data_chunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(HTTP2_CALLBACKS, on_stream_close)
@@ -224,6 +252,8 @@ cdef bint http2_open(Core* e, Client* c) noexcept nogil:
     e.totals.http2_connections += 1
     e.gauges.http2_connections += 1
     error = nghttp2_session_server_new3(&h.session, HTTP2_CALLBACKS, h, HTTP2_OPTION, &h.memory.calls)
+    if error:
+        h.session = NULL        # nghttp2 leaves there what it has freed
     if error or not http2_greet(e, h):
         client_close(e, c, True)
         return False
@@ -289,6 +319,8 @@ cdef void http2_refuse(Core* e, Http2* h, uint8_t reason) noexcept nogil:
     goaway[3] = 7                   # RFC 9113 6.8
     put_u32(goaway + 9, last)
     put_u32(goaway + 13, code)
+    if h.sent == 0:
+        http2_send(e, h)            # RFC 9113 3.4: SETTINGS come first
     if not client_unsent(c):        # else it would stand in the middle of another frame's time to be sent: there is no reader
         client_write(e, c, goaway, sizeof(goaway))
     http2_over(e, h, reason)
@@ -347,25 +379,35 @@ cdef bint http2_take(Core* e, Http2* h, const uint8_t* data, uint32_t n) noexcep
         if used < 0:
             http2_wrong(h, HTTP2_BROKEN, NGHTTP2_PROTOCOL_ERROR)
         elif h.asking:
-            closed_look(h)
+            frame_asked(h)
         data += part
         n -= part
     if h.reason:
         http2_refuse(e, h, h.reason)
         return False
+    if h.head != NULL and h.head_ns == 0:
+        buffer_put(e, h.head)
+        h.head = NULL
     return steps_take(e, h)
 
 
 cdef bint steps_take(Core* e, Http2* h) noexcept nogil:
-    """Streams that have something to do. False: the connection is closed."""
+    """Streams that have something to do: each once, and no more than a connection's share of a pass. What is left is due. False: the
+    connection is closed."""
     cdef Client* c = h.client
+    cdef Stream* last = h.step_tail
     cdef Stream* s
-    while h.step_head != NULL:
+    cdef uint64_t before = h.sent
+    while h.step_head != NULL and h.sent - before < STEP_BYTES_MAX:
         s = h.step_head
         step_remove(h, s)
         client_step(e, &s.c)
         if c.http2 != h:
             return False
+        if s == last:
+            break
+    if h.step_head != NULL:
+        due_add(e, h)
     return True
 
 
@@ -452,6 +494,7 @@ cdef void http2_pump(Core* e, Http2* h) noexcept nogil:
     cdef Stream* s
     cdef int result = 1
     cdef int _
+    cdef uint64_t before = h.sent
     due_remove(e, h)
     for _ in range(HTTP2_ROUNDS):
         result = http2_send(e, h)
@@ -462,6 +505,9 @@ cdef void http2_pump(Core* e, Http2* h) noexcept nogil:
             http2_refuse(e, h, h.reason)
             return
         if h.step_head == NULL:
+            break
+        if h.sent - before >= STEP_BYTES_MAX:
+            due_add(e, h)
             break
         if not steps_take(e, h):
             return
@@ -474,22 +520,26 @@ cdef void http2_pump(Core* e, Http2* h) noexcept nogil:
                 stream_blocked(e, s)
             s = s.next
     if result == 1 and not nghttp2_session_want_read(h.session) and not nghttp2_session_want_write(h.session):
-        # nghttp2 has said GOAWAY, and has nothing more to say.
-        http2_over(e, h, HTTP2_BROKEN if h.leaving == 0 else 0)
+        # Somebody has said GOAWAY, and there is nothing more to say: nghttp2 for what was wrong, or the client as it leaves.
+        http2_over(e, h, HTTP2_BROKEN if h.broken else 0)
 
 
 cdef void http2_serve(Core* e) noexcept nogil:
     cdef Http2* last = e.due_tail
     cdef Http2* h
-    cdef uint32_t _
-    # Who becomes due while this runs waits for the next pass.
-    for _ in range(e.sessions.count):
+    cdef uint64_t began_ns = e.now_ns
+    cdef uint32_t served = 0
+    # Who becomes due while this runs waits for the next pass, as does whom the time does not suffice for.
+    while e.due_head != NULL and served < e.sessions.count:
         h = e.due_head
-        if h == NULL:
-            return
         http2_pump(e, h)
         if h == last:
             return
+        served += 1
+        if served % PASS_CLOCK_EVENTS == 0:
+            e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
+            if e.now_ns - began_ns > PASS_NS_MAX:
+                return
 
 
 cdef bint http2_waits(const Core* e) noexcept nogil:

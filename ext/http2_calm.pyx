@@ -12,7 +12,7 @@ cdef struct Allowance:
     uint64_t burst
     uint8_t reason
 
-cdef Allowance CALM[8]          # CALM_KINDS
+cdef Allowance CALM[9]          # CALM_KINDS
 
 
 cdef void calm_prepare() noexcept:
@@ -23,6 +23,7 @@ cdef void calm_prepare() noexcept:
     CALM[CALM_EMPTY] = Allowance(50000000, 50, HTTP2_EMPTY)
     CALM[CALM_WINDOWS] = Allowance(5000000, 1000, HTTP2_WINDOWS)
     CALM[CALM_UNKNOWN] = Allowance(50000000, 50, HTTP2_UNKNOWN)
+    CALM[CALM_OVER] = Allowance(5000000, 1000, HTTP2_RESETS)
     CALM[CALM_BOMBS] = Allowance(1000000000, 5, HTTP2_HEADERS)
 
 
@@ -71,7 +72,11 @@ cdef void closed_look(Http2* h) noexcept nogil:
     """DATA and HEADERS of streams that are over (RFC 9113 5.1), or were passed over (5.1.1): nghttp2 overlooks them. Everything before
     this frame has been read."""
     cdef uint32_t stream_id = load_be32(h.frame_head + 5) & 0x7fffffff
-    if nghttp2_session_find_stream(h.session, <int32_t>stream_id) == NULL and not reset_by_us(h, stream_id):
+    if nghttp2_session_find_stream(h.session, <int32_t>stream_id) != NULL:
+        return
+    if reset_by_us(h, stream_id):
+        calm_take(h, CALM_OVER)
+    else:
         http2_wrong(h, HTTP2_BROKEN, NGHTTP2_PROTOCOL_ERROR if h.frame_head[3] == NGHTTP2_HEADERS and h.skipped else NGHTTP2_STREAM_CLOSED)
 
 
@@ -86,21 +91,23 @@ cdef void priority_came(Http2* h) noexcept nogil:
 
 
 cdef bint frame_begins(Http2* h, uint32_t length, uint8_t kind, uint8_t flags, uint32_t stream_id) noexcept nogil:
-    """True: closed_look has to be asked, before it is read."""
+    """True: it has to be asked whether its stream is over, before it is read."""
     if kind == NGHTTP2_DATA:
-        # Padding alone moves nothing either.
+        # Padding alone moves nothing either; more of it than its length is seen by on_frame_recv.
         if length <= (1 if flags & 8 else 0) and not flags & NGHTTP2_FLAG_END_STREAM:
             calm_take(h, CALM_EMPTY)
         return known_stream(h, stream_id, False)
     elif kind == NGHTTP2_HEADERS:
         h.continuations = 0
+        h.head_ns = h.engine.now_ns
+        h.head_last = flags & NGHTTP2_FLAG_END_HEADERS
         return known_stream(h, stream_id, True)
     elif kind == NGHTTP2_PRIORITY or kind == NGHTTP2_PRIORITY_UPDATE:
         calm_take(h, CALM_PRIORITIES)
         if kind == NGHTTP2_PRIORITY and stream_id == 0:
             http2_wrong(h, HTTP2_BROKEN, NGHTTP2_PROTOCOL_ERROR)
     elif kind == NGHTTP2_RST_STREAM:
-        calm_take(h, CALM_RESETS)
+        pass                                # on_frame_recv knows whether there is something to reset
     elif kind == NGHTTP2_SETTINGS:
         if not flags & NGHTTP2_FLAG_ACK:
             calm_take(h, CALM_SETTINGS)
@@ -113,16 +120,35 @@ cdef bint frame_begins(Http2* h, uint32_t length, uint8_t kind, uint8_t flags, u
             calm_take(h, CALM_WINDOWS)
     elif kind == 9:
         h.continuations += 1
+        h.head_last = flags & NGHTTP2_FLAG_END_HEADERS
         if h.continuations > CONTINUATIONS_MAX:
             http2_wrong(h, HTTP2_CONTINUATIONS, NGHTTP2_ENHANCE_YOUR_CALM)
-    elif kind != 7:
-        calm_take(h, CALM_UNKNOWN)
+    else:
+        calm_take(h, CALM_UNKNOWN)          # GOAWAY as well: who says goodbye does so once or twice
     return False
 
 
+cdef void frame_asked(Http2* h) noexcept nogil:
+    if h.asking == ASK_CLOSED:
+        closed_look(h)
+    elif h.asking == ASK_PRIORITY:
+        priority_came(h)
+    else:
+        print_end(h)
+
+
+cdef inline void frame_ends(Http2* h) noexcept nogil:
+    # Here, as nghttp2 does not tell of the end of a field section that it refuses or overlooks.
+    if h.head_last and h.frame_left == 0:
+        h.head_last = 0
+        h.head_ns = 0
+        if not h.print_done:
+            h.asking = ASK_PRINT
+
+
 cdef uint32_t calm_look(Http2* h, const uint8_t* data, uint32_t n) noexcept nogil:
-    """How many of these bytes may be read: all, or those before a frame that closed_look has to be asked about; h.reason: the connection
-    has to end."""
+    """How many of these bytes may be read: all, or those up to where something is asked (h.asking), which depends on what came before;
+    h.reason: the connection has to end."""
     cdef uint32_t at = 0, take
     if h.preface:
         at = n if n < h.preface else h.preface
@@ -133,6 +159,9 @@ cdef uint32_t calm_look(Http2* h, const uint8_t* data, uint32_t n) noexcept nogi
             take = n - at if n - at < h.frame_left else h.frame_left
             h.frame_left -= take
             at += take
+            frame_ends(h)
+            if h.asking:
+                return at
             continue
         take = h.frame_want - h.frame_have
         if take > n - at:
@@ -145,16 +174,21 @@ cdef uint32_t calm_look(Http2* h, const uint8_t* data, uint32_t n) noexcept nogi
         h.frame_have = 0
         if h.frame_want == PRIORITY_BYTES:
             h.frame_want = FRAME_HEAD_BYTES
-            priority_came(h)
+            h.asking = ASK_PRIORITY
+            return at
         else:
             h.frame_left = <uint32_t>h.frame_head[0] << 16 | <uint32_t>h.frame_head[1] << 8 | h.frame_head[2]
             if frame_begins(h, h.frame_left, h.frame_head[3], h.frame_head[4], load_be32(h.frame_head + 5) & 0x7fffffff):
-                h.asking = 1
+                h.asking = ASK_CLOSED
+            frame_ends(h)
+            if h.asking:
                 return at
             if h.frame_head[3] == NGHTTP2_PRIORITY and h.frame_left == PRIORITY_BYTES - FRAME_HEAD_BYTES:
                 h.frame_left = 0
                 h.frame_have = FRAME_HEAD_BYTES
                 h.frame_want = PRIORITY_BYTES
+                if not h.print_done:
+                    return at       # what came before it stands before it in the fingerprint
         if h.reason:
             break
     return at
@@ -180,9 +214,21 @@ cdef void print_text(Http2* h, const char* kind, uint64_t one, uint64_t other) n
 
 
 cdef void print_settings(Http2* h, const nghttp2_settings* settings) noexcept nogil:
-    cdef size_t i
+    """Each once, with its last value: nghttp2 tells some twice, and not others."""
+    cdef const nghttp2_settings_entry* iv = settings.iv
+    cdef size_t i, k
+    cdef uint32_t value
     for i in range(settings.niv):
-        print_text(h, b"s", <uint64_t>settings.iv[i].settings_id, settings.iv[i].value)
+        k = 0
+        while iv[k].settings_id != iv[i].settings_id:
+            k += 1
+        if k < i:
+            continue
+        value = iv[i].value
+        for k in range(i + 1, settings.niv):
+            if iv[k].settings_id == iv[i].settings_id:
+                value = iv[k].value
+        print_text(h, b"s", <uint64_t>iv[i].settings_id, value)
 
 
 cdef void print_window(Http2* h, uint32_t increment) noexcept nogil:

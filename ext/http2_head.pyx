@@ -2,6 +2,9 @@
 # that is put together holds no byte that could end a line, a name or a target early, whatever the fields were; what nghttp2 lets through
 # is looked at again here.
 
+cdef extern from "string.h" nogil:
+    void* c_memmem "memmem"(const void* text, size_t n, const void* part, size_t m)
+
 cdef enum:
     FIELD_HEAD_BYTES = 4        # lengths of name and value before each
     RANDOM_KEY_BYTES = 24       # Sec-WebSocket-Key: 16 bytes in base64
@@ -40,11 +43,14 @@ cdef bint field_store(Core* e, Buffer** place, uint32_t* count, const uint8_t* n
 
 
 cdef void field_take(Http2* h, const uint8_t* name, uint32_t name_len, const uint8_t* value, uint32_t value_len) noexcept nogil:
+    cdef uint32_t crumbs = 0
     if h.too_large:
         return
     if name_len and name[0] == c":":
         print_pseudo(h, name, name_len)
-    h.too_large = not field_store(h.engine, &h.head, &h.fields, name, name_len, value, value_len)
+    # Cookies are one field again: their crumbs are bounded by their bytes.
+    h.too_large = not field_store(h.engine, &h.head, &crumbs if name_len == 6 and memcmp(name, <const char*>b"cookie", 6) == 0 else &h.fields,
+                                  name, name_len, value, value_len)
 
 
 # One field of Http2.head.
@@ -272,8 +278,9 @@ cdef uint8_t head_compose(Core* e, Http2* h, Stream* s) noexcept nogil:
         wrong = pseudo_look(&a)
     if wrong:
         return wrong
+    s.connect = a.protocol.name_len != 0
     # Without a length it ends where the stream does: in HTTP/1.1, by chunks.
-    s.chunked = not s.ended and not a.length and a.protocol.name_len == 0
+    s.chunked = not s.ended and not a.length and not s.connect
     w.at = b.data
     w.end = b.data + BUFFER_BYTES
     w.full = False
@@ -287,17 +294,24 @@ cdef uint8_t head_compose(Core* e, Http2* h, Stream* s) noexcept nogil:
 cdef uint32_t head_ready(Core* e, const Queue* q) noexcept nogil:
     """Bytes of the head that the queue begins with, now in e.head; 0: it is not whole."""
     cdef const Buffer* b = q.head
-    cdef uint32_t n = 0, take, at = 0
+    cdef const uint8_t* end = NULL
+    cdef uint32_t n = 0, take
     while b != NULL and n < BUFFER_BYTES:
         take = b.end - b.start
+        if n == 0:
+            # Most heads lie in one buffer: what follows them there is not copied.
+            end = <const uint8_t*>c_memmem(b.data + b.start, take, b"\r\n\r\n", 4)
+            if end != NULL:
+                take = <uint32_t>(end + 4 - (b.data + b.start))
+                memcpy(e.head, b.data + b.start, take)
+                return take
         if take > BUFFER_BYTES - n:
             take = BUFFER_BYTES - n
         memcpy(e.head + n, b.data + b.start, take)
         n += take
-        while at + 4 <= n:
-            if memcmp(e.head + at, <const char*>b"\r\n\r\n", 4) == 0:
-                return at + 4
-            at += 1
+        end = <const uint8_t*>c_memmem(e.head, n, b"\r\n\r\n", 4)
+        if end != NULL:
+            return <uint32_t>(end + 4 - e.head)
         b = b.next
     return 0
 
@@ -315,14 +329,12 @@ cdef uint32_t head_fields(Core* e, uint32_t n, uint32_t at, uint32_t count) noex
     """Fields of the head in e.head, from `at` on, into e.fields behind `count` others; how many there are with these."""
     cdef uint32_t colon, end
     cdef nghttp2_nv* nv
-    while at + 2 < n and count < HTTP2_FIELDS_MAX:
+    while at + 2 < n and count < HTTP2_ANSWER_FIELDS_MAX:
         colon = at
         while e.head[colon] != c":":
-            e.head[colon] = fold(e.head[colon])
+            e.head[colon] = TOKEN[e.head[colon]]
             colon += 1
-        end = colon
-        while e.head[end] != c"\r":
-            end += 1
+        end = <uint32_t>(<uint8_t*>memchr(e.head + colon, c"\r", n - colon) - e.head)
         nv = &e.fields[count]
         nv.name = e.head + at
         nv.namelen = colon - at

@@ -176,6 +176,12 @@ cdef ssize_t stream_recv(Core* e, Stream* s, void* data, uint64_t n) noexcept no
     return got
 
 
+cdef void stream_deafen(Core* e, Stream* s) noexcept nogil:
+    s.deaf = 1
+    body_given(e, s, s.body.bytes)
+    queue_clear(e, &s.body)
+
+
 # --- out ---------------------------------------------------------------------------------------------------------------------------------
 
 cdef bint head_ship(Core* e, Stream* s, uint32_t n) noexcept nogil:
@@ -195,6 +201,8 @@ cdef bint head_ship(Core* e, Stream* s, uint32_t n) noexcept nogil:
     e.fields[0].valuelen = 3
     e.fields[0].flags = 0
     count = head_fields(e, n, at + 1, 1)
+    if s.connect and e.head[9] == c"2" and not tunnel:
+        return False
     if e.head[9] == c"1" and not tunnel:
         return nghttp2_submit_headers(h.session, NGHTTP2_FLAG_NONE, s.id, NULL, e.fields, count, NULL) == 0
     s.headed = 1
@@ -247,6 +255,8 @@ cdef ssize_t data_read(nghttp2_session* session, int32_t stream_id, uint8_t* out
         s.taken += n
         s.c.blocked_bytes += n
         h.frames_owed += 4
+        if s.c.state == CLIENT_TUNNEL and s.c.exchange.tunnel.down.stuck_ns:
+            s.c.exchange.tunnel.down.stuck_ns = h.engine.now_ns     # it takes little, but it takes
         if s.c.out.head == NULL:
             stream_unblocked(s)
             step_add(h, s)
@@ -341,27 +351,36 @@ cdef void stream_unblocked(Stream* s) noexcept nogil:
         s.session.holding -= 1
 
 
+cdef bint stream_waits(const Stream* s) noexcept nogil:
+    return s.id != 0 and not s.session.failed and nghttp2_session_get_stream_remote_window_size(s.session.session, s.id) > 0
+
+
 cdef uint64_t stream_progress(const Stream* s) noexcept nogil:
-    # While its own window is open it waits for its connection, which goes on or does not.
-    if s.id and not s.session.failed and nghttp2_session_get_stream_remote_window_size(s.session.session, s.id) > 0:
-        return s.session.sent - s.mark
-    return s.c.blocked_bytes
+    # What it waits for goes on or does not.
+    return s.session.sent - s.mark if stream_waits(s) else s.c.blocked_bytes
 
 
-cdef bint window_shut(Stream* s) noexcept nogil:
-    """It is the client that lets nothing pass: the stream never took more than a little, or the connection's window never moved."""
+cdef bint stream_shut_out(const Client* c) noexcept nogil:
+    return is_stream(c) and nghttp2_session_get_local_window_size(c.http2.session) <= 0
+
+
+cdef bint window_shut(Stream* s, uint64_t now_ns) noexcept nogil:
+    """It is the client that lets nothing pass: the stream never took more than a little, or the connection's window never moved since all
+    had arrived."""
     cdef Http2* h = s.session
     if s.taken <= STUCK_BYTES and nghttp2_session_get_stream_remote_window_size(h.session, s.id) <= 0:
         return True
-    return not h.windowed and nghttp2_session_get_remote_window_size(h.session) <= 0
+    return not h.windowed and now_ns - h.arriving_ns >= STUCK_NS and nghttp2_session_get_remote_window_size(h.session) <= 0
 
 
 cdef bint stream_held(Core* e, Stream* s) noexcept nogil:
     cdef Http2* h = s.session
     cdef uint32_t held = 0
+    if scrubber_unacknowledged(h.client.h.fd):
+        h.arriving_ns = e.now_ns        # a slow link: its client has not seen what it would widen the window for
     s = h.streams
     while s != NULL:
-        if s.id and s.c.blocked_ns and e.now_ns - s.c.blocked_ns >= STUCK_NS and window_shut(s):
+        if s.id and s.c.blocked_ns and e.now_ns - s.c.blocked_ns >= STUCK_NS and window_shut(s, e.now_ns):
             held += 1
         s = s.next
     return held > STUCK_STREAMS_MAX
@@ -400,6 +419,8 @@ cdef void stream_leave(Core* e, Stream* s) noexcept nogil:
     e.gauges.http2_streams -= 1
     if h.streams == NULL:
         h.idle_ns = e.now_ns
+        if not h.failed:
+            look_by(e, &h.client.h, e.now_ns + area_fallback(e, h.client.listener).idle_ns)
     s.c.proxy = NULL            # they are the connection's
     s.c.tls = NULL
     handle_bury(e, &s.c.h, False)
@@ -418,7 +439,10 @@ cdef void stream_close(Core* e, Stream* s) noexcept nogil:
     cdef Http2* h = s.session
     if s.id and not h.failed:
         nghttp2_session_set_stream_user_data(h.session, s.id, NULL)
-        if not answered_whole(s):
-            nghttp2_submit_rst_stream(h.session, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_INTERNAL_ERROR)
+        # Of a tunnel that has ended one way alone, the other one ends here.
+        if not (answered_whole(s) and s.ended) and nghttp2_submit_rst_stream(
+                h.session, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_NO_ERROR if answered_whole(s) else NGHTTP2_INTERNAL_ERROR):
+            h.client.h.events |= EVENT_BROKEN       # no room to say so: a body that broke off must not end in order
+            ready_add(e, &h.client.h)
         due_add(e, h)
     stream_leave(e, s)

@@ -157,7 +157,8 @@ cdef void drain_step(Core* e) noexcept nogil:
         if c.h.fd < 0 or not client_leaving(e, c):
             continue
         deadline_ns = e.drain_deadline_ns if e.draining else e.listeners[c.listener].deadline_ns
-        if e.now_ns >= deadline_ns or (c.state == CLIENT_IDLE and not c.h.events & EVENT_READ and e.now_ns - c.since_ns >= DRAIN_IDLE_NS):
+        if e.now_ns >= deadline_ns or (c.state == CLIENT_HTTP2 and http2_leave(e, c)) or (
+                c.state == CLIENT_IDLE and not c.h.events & EVENT_READ and e.now_ns - c.since_ns >= DRAIN_IDLE_NS):
             client_close(e, c, False)
         else:
             left |= <uint64_t>1 << c.listener

@@ -166,26 +166,17 @@ cdef void tick(Core* e) noexcept nogil:
         drain_step(e)
 
 
-cdef bint core_pass(Core* e) noexcept nogil:
+cdef int edges_note(Core* e, bint* ticked) noexcept nogil:
+    """What came, as far as it fits into one look; how much that was."""
     cdef Handle* h
-    cdef Handle* last
     cdef uint32_t flags
     cdef int i
-    cdef int n
-    cdef int served = 0
-    cdef uint64_t began_ns
-    cdef bint ticked = False
-    e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
-    began_ns = e.now_ns
-    e.accepts = 0
-    clock_refresh(e)
-    n = epoll_wait(e.epoll_fd, e.events, PASS_EVENTS_MAX, 0)
-    # Edges come once: all of them are noted before anything is served, so that running out of time loses none.
+    cdef int n = epoll_wait(e.epoll_fd, e.events, PASS_EVENTS_MAX, 0)
     for i in range(n):
         h = <Handle*>e.events[i].data.ptr
         flags = e.events[i].events
         if h.kind == HANDLE_TIMER:
-            ticked = True
+            ticked[0] = True
             continue
         if flags & (<uint32_t>EPOLLIN | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
             h.events = <uint8_t>(h.events & ~EVENT_DRAINED | EVENT_READ)
@@ -196,6 +187,25 @@ cdef bint core_pass(Core* e) noexcept nogil:
         if flags & (<uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
             h.events |= EVENT_BROKEN
         ready_add(e, h)
+    return n
+
+
+cdef bint core_pass(Core* e) noexcept nogil:
+    cdef Handle* h
+    cdef Handle* last
+    cdef int served = 0
+    cdef uint64_t began_ns
+    cdef bint ticked = False
+    cdef int _
+    e.now_ns = scrubber_clock(CLOCK_MONOTONIC)
+    began_ns = e.now_ns
+    e.accepts = 0
+    clock_refresh(e)
+    # Edges come once: all of them are noted before anything is served, so that running out of time loses none; and before a tick all
+    # that there are, so that nobody is late whose bytes have come.
+    for _ in range(LOOKS_MAX):
+        if edges_note(e, &ticked) < PASS_EVENTS_MAX or not ticked:
+            break
     if ticked:
         tick(e)
     if e.cache_waiters != NULL:

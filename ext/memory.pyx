@@ -22,7 +22,8 @@ REGION_KINDS = {"control": REGION_CONTROL, "limiter": REGION_LIMITER, "ladder": 
 SOURCE_KINDS = {"client": SOURCE_CLIENT, "prefix": SOURCE_PREFIX, "fingerprint": SOURCE_FINGERPRINT, "account": SOURCE_ACCOUNT,
                 "pair": SOURCE_PAIR}
 ORIGIN_HEALTHS = ("unknown", "up", "down")        # by ORIGIN_HEALTH_*
-POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls", "sessions", "streams", "uplinks")     # by place in Gauges.pools
+POOL_NAMES = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls", "sessions", "streams",
+              "uplinks")     # by place in Gauges.pools
 SOURCE_NAMES = {number: name for name, number in SOURCE_KINDS.items()}
 BLOCK_ANSWERS = {BLOCK_NEW: "new", BLOCK_EXTENDED: "extended", BLOCK_REFUSED_FULL: "refused_full", BLOCK_REFUSED_TTL: "refused_ttl",
                  BLOCK_REFUSED_BUSY: "refused_busy", BLOCK_REFUSED_SOURCE: "refused_source"}

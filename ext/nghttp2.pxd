@@ -27,12 +27,18 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         int32_t window_size_increment
     ctypedef struct nghttp2_rst_stream:
         uint32_t error_code
+    ctypedef struct nghttp2_data:
+        size_t padlen               # with the byte that says so
+    ctypedef struct nghttp2_goaway:
+        uint32_t error_code
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_data data
         nghttp2_headers headers
         nghttp2_settings settings
         nghttp2_window_update window_update
         nghttp2_rst_stream rst_stream
+        nghttp2_goaway goaway
     ctypedef struct nghttp2_nv:
         uint8_t* name
         uint8_t* value
@@ -62,11 +68,13 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     const int NGHTTP2_PRIORITY
     const int NGHTTP2_RST_STREAM
     const int NGHTTP2_SETTINGS
+    const int NGHTTP2_GOAWAY
     const int NGHTTP2_WINDOW_UPDATE
     const int NGHTTP2_PRIORITY_UPDATE
     const int NGHTTP2_FLAG_NONE
     const int NGHTTP2_FLAG_END_STREAM
     const int NGHTTP2_FLAG_ACK
+    const int NGHTTP2_FLAG_END_HEADERS
     const int NGHTTP2_HCAT_REQUEST
     const int NGHTTP2_NO_ERROR
     const int NGHTTP2_PROTOCOL_ERROR
@@ -75,6 +83,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     const int NGHTTP2_CANCEL
     const int NGHTTP2_STREAM_CLOSED
     const int NGHTTP2_ENHANCE_YOUR_CALM
+    const int NGHTTP2_ERR_REFUSED_STREAM
     const int NGHTTP2_ERR_CALLBACK_FAILURE
     const int NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
     const int NGHTTP2_ERR_DEFERRED
@@ -96,6 +105,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
                                                uint8_t, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks* c, int (*f)(nghttp2_session*, const nghttp2_frame*, void*) noexcept nogil)
+    void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
+        nghttp2_session_callbacks* c, int (*f)(nghttp2_session*, const nghttp2_frame*, int, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks* c, int (*f)(nghttp2_session*, const nghttp2_frame*, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
@@ -124,6 +135,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     int nghttp2_session_set_stream_user_data(nghttp2_session* s, int32_t stream_id, void* data)
     int nghttp2_session_get_stream_remote_close(nghttp2_session* s, int32_t stream_id)
     int32_t nghttp2_session_get_stream_remote_window_size(nghttp2_session* s, int32_t stream_id)
+    int32_t nghttp2_session_get_local_window_size(nghttp2_session* s)
     int32_t nghttp2_session_get_remote_window_size(nghttp2_session* s)
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session* s)
     int nghttp2_submit_settings(nghttp2_session* s, uint8_t flags, const nghttp2_settings_entry* entries, size_t n)

@@ -300,7 +300,7 @@ cdef int64_t way_read(Core* e, Exchange* x, TunnelWay* w, Handle* source, uint64
 cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* sink, Queue* q, uint64_t* moved) noexcept nogil:
     """One way as far as both sides go along. False: the tunnel has ended."""
     cdef int64_t budget = STEP_BYTES_MAX
-    cdef int64_t got
+    cdef int64_t got = 0
     cdef int result
     while True:
         result = way_drain(e, w, sink, q)
@@ -308,6 +308,8 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
             if result < 0:
                 tunnel_end(e, x, TUNNEL_BROKEN, True)
             return result == 0
+        if got and w.window < RELAY_BYTES:
+            w.window *= 2           # it took all of the last one
         if w.ended:
             if w.ended == 1:
                 w.ended = 2
@@ -340,8 +342,6 @@ cdef bint way_flow(Core* e, Exchange* x, TunnelWay* w, Handle* source, Handle* s
         if end_send(e, sink, q, e.relay, <uint64_t>got) < 0:
             tunnel_end(e, x, TUNNEL_BROKEN, True)
             return False
-        if q.head == NULL and w.window < RELAY_BYTES:
-            w.window *= 2
 
 
 cdef void tunnel_step(Core* e, Exchange* x) noexcept nogil:

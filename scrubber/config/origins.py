@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ORIGINS_MAX = 1024
 POOLS_MAX = 512
 ORIGINS_POOL_MAX = 64
+STREAMS_MIN = 1024  # HTTP/2 requests that a worker has room for, at least
 ORIGINS_IDLE = 1024  # connections to origins that a worker keeps beside those of its clients
 
 BALANCE_EXPECTED = '"least_connections", "round_robin", "hash:client" or "hash:header:NAME"'
@@ -206,6 +207,11 @@ class Pool(PoolSettings, frozen=True, forbid_unknown_fields=True):
         OneOrMore(),
         Doc("Its origins, as those of an area.", '["127.0.0.1:8001", "127.0.0.1:8002"]'),
     ]
+
+
+def streams_of_worker(clients: int) -> int:
+    """HTTP/2 requests that a worker with room for so many clients has room for: most clients have one connection."""
+    return max(clients, STREAMS_MIN)
 
 
 def check_origins(gateway: Gateway, report: Report) -> None:

@@ -22,7 +22,7 @@ from scrubber.admin import token
 from scrubber.config.gateway import Area, Gateway
 from scrubber.config.log import Target
 from scrubber.config.network import Endpoint
-from scrubber.config.origins import ORIGINS_IDLE
+from scrubber.config.origins import ORIGINS_IDLE, streams_of_worker
 from scrubber.errors import Problem, ScrubberError
 from scrubber.server import users
 from scrubber.server.listen import EVERYWHERE
@@ -77,7 +77,7 @@ def files_needed(gateway: Gateway) -> int:
     origins = sum(map(origin_connections, gateway.areas)) // gateway.workers
     # Tunnels are counted over all workers, so that one of them may have them all; each has a client.
     tunnels = min(clients, sum(area.tunnel.total_max for area in gateway.areas if area.upgrade))
-    return clients + min(origins + tunnels, clients + ORIGINS_IDLE) + FILES_OWN
+    return clients + min(origins + tunnels, clients + streams_of_worker(clients) + ORIGINS_IDLE) + FILES_OWN
 
 
 def origin_connections(area: Area) -> int:

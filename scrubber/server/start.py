@@ -22,7 +22,7 @@ from scrubber import _native
 from scrubber.admin import token
 from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
-from scrubber.config.origins import ORIGINS_IDLE
+from scrubber.config.origins import ORIGINS_IDLE, streams_of_worker
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.control.saved import Restored, SavedBlock, restore
 from scrubber.errors import KernelError, OperatorError
@@ -149,12 +149,14 @@ def put_back(
 
 def engine_sizes(gateway: Gateway) -> dict[str, int]:
     """Objects in a worker's pools; what is not used costs address space only. They outlive reloads, so they follow from
-    connections_max, which no reload raises: a client has one origin connection at most, be it a tunnel's, and needs one
-    buffer at least to be read."""
+    connections_max, which no reload raises: a client, or a stream of one, has one origin connection at most, be it a
+    tunnel's, and needs one buffer at least to be read."""
     clients = share_of_worker(gateway.limits.connections_max, gateway.workers)
+    streams = streams_of_worker(clients)
     return {
         "connections_max": clients,
-        "origins_max": clients + ORIGINS_IDLE,
+        "streams_max": streams,
+        "origins_max": clients + streams + ORIGINS_IDLE,
         "buffers_max": max(clients, BUFFERS_MIN),
     }
 

@@ -25,7 +25,8 @@ class Proxy:
     """`with Proxy(…) as found`: area "site" for site.test before `found.origin`.
 
     The texts go where their names say: `gateway` (top level and its tables), `listener`, `area`, `limits` (of the
-    area), `extra` (further tables at the end). `origins` replaces the recording origin as where requests go;
+    area), `extra` (further tables at the end). `origins` (addresses, or inline tables) replaces the recording origin as
+    where requests go;
     `proxy_out`: it expects the PROXY protocol, v1 or v2 (or who listens on `proxy_port`).
     """
 
@@ -57,6 +58,9 @@ class Proxy:
         self.workers = workers
         where = f"127.0.0.1:{proxy_port}" if proxy_port else self.origin.address
         named = f'{{ address = "{where}", proxy_protocol = "{proxy_out}" }}'
+        others = ", ".join(
+            each if each.startswith("{") else json.dumps(each) for each in origins or [self.origin.address]
+        )
         text = f"""
 workers = {workers}
 state_dir = "state"
@@ -70,7 +74,7 @@ address = "{address}"
 name = "site"
 hosts = ["site.test"]
 default = {json.dumps(default)}
-origins = {json.dumps(list(origins) or [self.origin.address]) if proxy_out == "off" else named}
+origins = {f"[{others}]" if proxy_out == "off" else named}
 {area}
 [area.limits]
 {limits}

@@ -64,7 +64,7 @@ def refused(port: int) -> bool:
 
 # Before the program: a gateway that root starts so changes no users, and the limits of its processes are ours to set.
 ONE_USER = ("setpriv", "--bounding-set", "-setuid")
-POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls")
+POOLS = ("clients", "exchanges", "origins", "buffers", "notes", "pipes", "tls", "sessions", "streams")
 TROUBLE = re.compile(r"Traceback|AddressSanitizer|runtime error:|pools are not whole|ended by signal (?:4|6|7|8|11) ")
 
 
@@ -292,12 +292,17 @@ class Gateway:
         assert code == 200, body
         return body
 
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels."""
+    def metrics(self) -> str:
         code, body = self.admin("GET", "/metrics")
         assert code == 200
+        return str(body["text"])
+
+    def metric(self, name: str, _text: str = "", **labels: str) -> float:
+        """The sum of a metric's samples with these labels, now or in that text."""
         total, found = 0.0, False
-        for line in str(body["text"]).splitlines():
+        for line in (_text or self.metrics()).splitlines():
+            if not line.startswith(name):
+                continue
             match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
             if match and match[1] == name and all(f'{k}="{v}"' in (match[2] or "") for k, v in labels.items()):
                 total, found = total + float(match[3]), True
@@ -306,8 +311,9 @@ class Gateway:
 
     def pools_whole(self) -> bool:
         """Every object of the workers' pools was given back, but for the origin connections that are kept open."""
-        used = {pool: self.metric("scrubber_pool_used", pool=pool) for pool in POOLS}
-        return used == {**dict.fromkeys(POOLS, 0), "origins": self.metric("scrubber_origin_connections")}
+        text = self.metrics()
+        used = {pool: self.metric("scrubber_pool_used", text, pool=pool) for pool in POOLS}
+        return used == {**dict.fromkeys(POOLS, 0), "origins": self.metric("scrubber_origin_connections", text)}
 
     def child(self, role: str, slot: int = -1) -> dict[str, Any]:
         """pid, restarts, beat of a child as the status has it."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -114,6 +117,56 @@ def test_a_body_above_the_minimum_rate_is_not(quick: Proxy) -> None:
         for _ in range(12):  # 5000 B/s over more than the grace
             wire.send(b"x" * 500)
             time.sleep(0.1)
+        assert wire.answer("POST").status == 200
+
+
+@contextlib.contextmanager
+def held_up(found: Proxy) -> Iterator[None]:
+    """The worker gets no CPU meanwhile; not for so long that the keeper takes it for wedged."""
+    pid = found.running.worker_pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(0.4)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_worker_that_was_held_up_blames_no_client_for_a_head(quick: Proxy) -> None:
+    with Wire(quick.port) as wire:
+        wire.send(b"GET /in-time HTTP/1.1\r\nHost: site.test\r\n")
+        time.sleep(0.2)
+        with held_up(quick):
+            wire.send(b"\r\n")
+        assert wire.answer().status == 200
+
+
+def test_a_worker_that_was_held_up_blames_none_of_very_many(quick: Proxy) -> None:
+    """More than it looks at in one go."""
+    many = [
+        socket.create_connection(("127.0.0.1", quick.port), source_address=(f"127.0.3.{i % 6}", 0)) for i in range(600)
+    ]
+    try:
+        for sock in many:
+            sock.sendall(b"GET /in-time HTTP/1.1\r\nHost: site.test\r\n")
+        time.sleep(0.1)
+        with held_up(quick):
+            for sock in many:
+                sock.sendall(b"Connection: close\r\n\r\n")
+        assert {sock.recv(12, socket.MSG_WAITALL) for sock in many} == {b"HTTP/1.1 200"}
+    finally:
+        for sock in many:
+            sock.close()
+    quick.whole()
+
+
+def test_a_worker_that_was_held_up_blames_no_client_for_a_body(quick: Proxy) -> None:
+    """The rate is looked at after 0.4 s, when it is enough, and a second later, while the worker is held up."""
+    with Wire(quick.port) as wire:
+        wire.send(b"POST /in-time HTTP/1.1\r\nHost: site.test\r\nContent-Length: 6000\r\n\r\n" + b"x" * 1000)
+        time.sleep(1.2)
+        with held_up(quick):
+            wire.send(b"x" * 5000)
         assert wire.answer("POST").status == 200
 
 

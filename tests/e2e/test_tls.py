@@ -72,7 +72,9 @@ def connected(
 ) -> Iterator[ssl.SSLSocket]:
     with (
         socket.create_connection(("127.0.0.1", running.port), 20 * SLOW, SOMEBODY) as raw,
-        (context or trusting()).wrap_socket(raw, server_hostname=name, session=session) as found,
+        (context or trusting()).wrap_socket(
+            raw, server_hostname=name, session=session, suppress_ragged_eofs=False
+        ) as found,
     ):
         yield found
 

@@ -26,6 +26,7 @@ from scrubber.mandate.compile import CompiledPolicy
 from scrubber.mandate.load import load_all, load_mandate
 from scrubber.mandate.prefixes import compile_prefixes
 from scrubber.server import block_file
+from tests.fuzz import http2, http2_head
 from tests.reference import chain, clienthello, others, path, proxy_header, refused
 from tests.reference.hostile import CHUNKED_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, SPICE
 from tests.reference.prefixes import normal_address, packed
@@ -441,6 +442,8 @@ def blocks_words() -> Iterator[bytes]:
 TARGETS = {
     "request_head": Target(request_head, request_seeds, 2048),
     "response_head": Target(response_head, lambda: [*RESPONSE_SEEDS, CACHEABLE], 2048),
+    "http2_session": Target(http2.session, http2.seeds, http2.BYTES_MAX, http2.words),
+    "http2_head": Target(http2_head.run, http2_head.seeds, 2048, http2_head.words),
     "chunked_body": Target(chunked_body, chunked_seeds, 512),
     "proxy_protocol": Target(proxy_protocol, proxy_seeds, 1024, proxy_seeds),
     "client_hello": Target(client_hello, hello_seeds, 2048, hello_words),

@@ -82,7 +82,7 @@ def read_heads(text: str) -> list[tuple[int, Headers]]:
     """Heads as curl and wget print them, one after the other."""
     found: list[tuple[int, Headers]] = []
     for line in text.splitlines():
-        match = re.fullmatch(r"HTTP/1\.[01] (\d{3}).*", line.strip())
+        match = re.fullmatch(r"HTTP/(?:1\.[01]|2) (\d{3}).*", line.strip())
         if match:
             found.append((int(match[1]), []))
         elif line.strip() and found:
@@ -105,11 +105,17 @@ def result_of(heads: list[tuple[int, Headers]], body: bytes, path: str, *, follo
 
 
 class Curl(Client):
+    """`before`: words of every call."""
+
     name = "curl"
     program = "curl"
 
+    def __init__(self, scheme: str = "http", before: Sequence[str] = ()) -> None:
+        self.scheme = scheme
+        self.before = list(before)
+
     def words(self, call: Call, port: int, directory: Path, number: int) -> list[str]:
-        words = ["--silent", "--show-error", "--dump-header", str(directory / f"{number}.head")]
+        words = [*self.before, "--silent", "--show-error", "--dump-header", str(directory / f"{number}.head")]
         words += ["--output", str(directory / f"{number}.body")]
         if call.method == "HEAD":
             words.append("--head")
@@ -133,7 +139,7 @@ class Curl(Client):
             words += ["--form", f'{name}=@"{file}";filename="{file_name}"']
         if call.follow:
             words.append("--location")
-        return [*words, f"http://127.0.0.1:{port}{call.path}"]
+        return [*words, f"{self.scheme}://127.0.0.1:{port}{call.path}"]
 
     def run(self, calls: Sequence[Call], port: int, directory: Path, source: str | None = None) -> list[Result]:
         words = ["curl", "--no-progress-meter"]
@@ -151,7 +157,8 @@ class Curl(Client):
         return found
 
     def stream(self, port: int, path: str) -> Iterator[bytes]:
-        yield from read_stream(["curl", "--silent", "--no-buffer", f"http://127.0.0.1:{port}{path}"])
+        words = ["curl", *self.before, "--silent", "--no-buffer", f"{self.scheme}://127.0.0.1:{port}{path}"]
+        yield from read_stream(words)
 
 
 def read_stream(words: Sequence[str]) -> Iterator[bytes]:
@@ -240,11 +247,17 @@ class _FromSource(requests.adapters.HTTPAdapter):
 
 
 class Httpx(Client):
+    """`how`: of its transport."""
+
     name = "httpx"
     cannot = frozenset({"own-headers"})
 
+    def __init__(self, scheme: str = "http", **how: Any) -> None:
+        self.scheme = scheme
+        self.how = how
+
     def run(self, calls: Sequence[Call], port: int, directory: Path, source: str | None = None) -> list[Result]:
-        how = httpx.HTTPTransport(local_address=source)
+        how = httpx.HTTPTransport(local_address=source, **self.how)
         with httpx.Client(transport=how, trust_env=False, timeout=20 * SLOW) as client:
             return [self.one(client, call, port) for call in calls]
 
@@ -253,7 +266,7 @@ class Httpx(Client):
         body = pieces(call.body) if call.chunked and call.body is not None else call.body
         answer = client.request(
             call.method,
-            f"http://127.0.0.1:{port}{call.path}",
+            f"{self.scheme}://127.0.0.1:{port}{call.path}",
             headers=call.headers,
             content=body,
             files=call.files,
@@ -264,7 +277,11 @@ class Httpx(Client):
         return Result(answer.status_code, raw, answer.content, path_of(str(answer.url)), hops)
 
     def stream(self, port: int, path: str) -> Iterator[bytes]:
-        with httpx.stream("GET", f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=20 * SLOW) as answer:
+        how = httpx.HTTPTransport(**self.how)
+        with (
+            httpx.Client(transport=how, trust_env=False, timeout=20 * SLOW) as client,
+            client.stream("GET", f"{self.scheme}://127.0.0.1:{port}{path}") as answer,
+        ):
             yield from answer.iter_raw()
 
 

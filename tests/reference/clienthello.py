@@ -21,11 +21,12 @@ class Hello:
     ciphers: list[int] = field(default_factory=lambda: [0x1301, 0x1302])
     extensions: list[tuple[int, bytes]] = field(default_factory=list)
     session: bytes = b""
+    compressions: bytes = b"\x00"
 
     def message(self) -> bytes:
         """The handshake message, with its type and length."""
         body = self.version.to_bytes(2) + bytes(range(32)) + vector(1, self.session)
-        body += vector(2, words(self.ciphers)) + b"\x01\x00"
+        body += vector(2, words(self.ciphers)) + vector(1, self.compressions)
         if self.extensions:
             body += vector(2, b"".join(kind.to_bytes(2) + vector(2, data) for kind, data in self.extensions))
         return b"\x01" + vector(3, body)

@@ -106,7 +106,9 @@ class TinyOrigin(threading.Thread):
 class Bench:
     """An engine, its memory and its listener, driven by a thread."""
 
-    def __init__(self, tmp_path: Path, origin_port: int, *, rules: str, area: str, workers: int, top: str) -> None:
+    def __init__(
+        self, tmp_path: Path, origin_port: int, *, rules: str, area: str, workers: int, top: str, listener: str
+    ) -> None:
         (tmp_path / "mandate.toml").write_text(MANDATE + rules)
         (tmp_path / "gateway.toml").write_text(
             f"""
@@ -116,6 +118,7 @@ workers = {workers}
 {top}
 [[listener]]
 address = "127.0.0.1:0"
+{listener}
 [[area]]
 name = "site"
 default = true
@@ -217,8 +220,11 @@ def origin() -> Iterator[TinyOrigin]:
 def bench(tmp_path: Path, origin: TinyOrigin) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(rules: str = "", area: str = "", workers: int = 1, top: str = "", port: int = 0) -> Bench:
-        made.append(Bench(tmp_path, port or origin.port, rules=rules, area=area, workers=workers, top=top))
+    def make(
+        rules: str = "", area: str = "", workers: int = 1, top: str = "", port: int = 0, *, listener: str = ""
+    ) -> Bench:
+        settings = {"rules": rules, "area": area, "top": top, "listener": listener}
+        made.append(Bench(tmp_path, port or origin.port, workers=workers, **settings))
         return made[-1]
 
     yield make

@@ -5,15 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import select
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import hpack
 import pytest
 
+from tests.conformance.http2_peer import (
+    ACK,
+    PREFACE,
+    SETTINGS,
+    data,
+    frame,
+    headers,
+    rst_stream,
+    settings,
+    window_update,
+)
 from tests.unit.hosted import Bench, bench, origin
+from tests.unit.http2_stage import Answers, Told
 
 __all__ = ["bench", "origin"]
 
@@ -226,3 +241,139 @@ def test_nothing_leaks_and_no_answer_is_anothers(bench: Callable[..., Bench], ch
     assert not any(each.is_alive() for each in clients)
     assert [each.wrong for each in clients] == [[]] * CLIENTS
     assert sum(each.whole for each in clients) > REQUESTS
+
+
+class Asked(NamedTuple):
+    """One request: what the origin is to do, its number, and the bodies both ways."""
+
+    mode: str
+    number: int
+    expected: bytes
+    sent: bytes
+
+
+class ChaosStreams(threading.Thread):
+    """As ChaosClient, by HTTP/2: several streams at a time, windows that open bit by bit, broken off anywhere."""
+
+    def __init__(self, running: Bench, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.running = running
+        self.rng = random.Random(seed)
+        self.wrong: list[str] = []
+        self.whole = 0
+        self.start()
+
+    def run(self) -> None:
+        done = 0
+        while done < REQUESTS:
+            with self.running.connect() as conn:
+                done += self.converse(conn)
+
+    def converse(self, conn: socket.socket) -> int:
+        """One connection; how many requests it was asked."""
+        rng = self.rng
+        self.answers, self.encoder = Answers(), hpack.Encoder()
+        self.given: dict[int, int] = {}
+        out = PREFACE + settings((4, rng.choice((9000, 30_000, 65_535, 1 << 20)))) + frame(SETTINGS, 0, flags=ACK)
+        stream = 1
+        with contextlib.suppress(OSError):
+            for _ in range(rng.choice((1, 3, 8))):
+                batch = {stream + 2 * n: self.request() for n in range(rng.randrange(1, 5))}
+                stream += 2 * len(batch)
+                out += self.frames_of(batch)
+                fate = rng.random()
+                if fate < 0.15:
+                    self.exchange(conn, out[: rng.randrange(len(out))], set())
+                    if rng.random() < 0.5:
+                        reset(conn)
+                    break
+                gone = {each for each in batch if fate < 0.35 and rng.random() < 0.5}
+                out += b"".join(rst_stream(each) for each in gone)
+                self.exchange(conn, out, set(batch) - gone)
+                out = b""
+                for each in set(batch) - gone:
+                    self.check(self.answers.streams.get(each, Told()), batch[each])
+        return stream // 2
+
+    def request(self) -> Asked:
+        rng = self.rng
+        number, size = rng.randrange(1 << 30), rng.choice((0, 1, 5000, 65_536, 200_000))
+        sent = body_of(number + 1, rng.choice((0, 0, 1, 3000, 60_000)))
+        return Asked(rng.choice(MODES), number, body_of(number, size), sent)
+
+    def frames_of(self, batch: dict[int, Asked]) -> bytes:
+        """The requests, and the frames of their bodies mixed."""
+        out, parts = b"", []
+        for stream, each in batch.items():
+            method = "POST" if each.sent else "GET"
+            path = f"/{each.mode}/{each.number}/{len(each.expected)}"
+            fields = [(":method", method), (":scheme", "http"), (":authority", "a"), (":path", path)]
+            if each.sent and self.rng.random() < 0.5:
+                fields.append(("content-length", str(len(each.sent))))
+            out += headers(stream, self.encoder.encode(fields), end_stream=not each.sent)
+            step = self.rng.choice((7000, 16_384))
+            ends = range(step, len(each.sent) + step, step) if each.sent else ()
+            parts.append([data(stream, each.sent[at - step : at], end_stream=at >= len(each.sent)) for at in ends])
+        while any(parts):
+            out += self.rng.choice([each for each in parts if each]).pop(0)
+        return out
+
+    def exchange(self, conn: socket.socket, out: bytes, wanted: set[int]) -> None:
+        """Send it in pieces and read meanwhile, until these streams have ended."""
+        conn.setblocking(False)
+        until = time.monotonic() + 10
+        while out or not all(self.over(stream) for stream in wanted):
+            readable, writable, _ = select.select([conn], [conn] if out else [], [], 0.5)
+            if writable:
+                out = out[conn.send(out[: self.rng.choice((1, 9, 300, 5000, 70_000))]) :]
+            if readable:
+                got = conn.recv(65_536)
+                if not got:
+                    raise ConnectionResetError
+                self.answers.feed(got)
+                out += self.windows()
+            if time.monotonic() > until:
+                self.wrong.append("no answer in time")
+                return
+
+    def over(self, stream: int) -> bool:
+        told = self.answers.streams.get(stream)
+        return told is not None and (told.ended or told.code is not None)
+
+    def windows(self) -> bytes:
+        """As much more as was taken, of each stream and of the connection."""
+        out, total = b"", 0
+        for stream, told in self.answers.streams.items():
+            came = len(told.body) - self.given.get(stream, 0)
+            self.given[stream] = len(told.body)
+            if came and not self.over(stream):
+                out += window_update(stream, came)
+            total += came
+        return out + (window_update(0, total) if total else b"")
+
+    def check(self, told: Told, asked: Asked) -> None:
+        if asked.mode not in HONEST and asked.mode != "extra":
+            return
+        head = told.head or {}
+        if head.get(b":status") != b"200" or told.body != asked.expected or not told.ended:
+            self.wrong.append(f"{asked.mode}: {head}, {told.code}, {len(told.body)} of {len(asked.expected)} bytes")
+        elif head[b"x-digest"] != hashlib.sha256(asked.sent).hexdigest().encode():
+            self.wrong.append(f"{asked.mode}: the origin saw another body")
+        else:
+            self.whole += 1
+
+
+def test_nothing_leaks_of_streams_either(bench: Callable[..., Bench], chaos: ChaosOrigin) -> None:
+    limits = '[area.limits]\norigin_connections_max = 6\nread_timeout = "3s"\norigin_wait = "20s"'
+    running = bench(port=chaos.port, area=limits, listener="http2 = true")
+    clients = [ChaosStreams(running, chaos.seed * 100 + i) for i in range(4)]
+    others = [ChaosClient(running, chaos.seed * 1000 + i) for i in range(2)]
+    deadline = time.monotonic() + 50
+    for each in (*clients, *others):
+        each.join(max(0.1, deadline - time.monotonic()))
+    assert not any(each.is_alive() for each in (*clients, *others))
+    assert [each.wrong for each in (*clients, *others)] == [[]] * 6
+    assert sum(each.whole for each in clients) > REQUESTS
+    gauges = running.memory.gauges(0)
+    assert running.memory.totals([0])["http2_streams"] > 2 * REQUESTS
+    assert gauges["http2_connections"] <= 4

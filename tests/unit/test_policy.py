@@ -252,7 +252,7 @@ UNSOUND: list[tuple[str, int, dict[str, Any], str]] = [
     ("rules", 2, {"f7": 4, "f8": 3}, "a block that its key cannot aim"),
     ("area_rules", 0, {"f0": 60000}, "rule index"),
     ("conditions", 0, {"f0": 0}, "condition"),
-    ("conditions", 0, {"f0": 14}, "condition"),
+    ("conditions", 0, {"f0": max(layout.CONDITIONS.values()) + 1}, "condition"),
     ("conditions", 0, {"f1": 6}, "condition"),
     ("conditions", 0, {"f3": 2}, "condition"),
     ("conditions", 0, {"f7": 2**31}, "condition: text"),

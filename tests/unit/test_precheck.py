@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from scrubber.cli import main
 from scrubber.config.gateway import Gateway, load_gateway
-from scrubber.config.origins import ORIGINS_IDLE
+from scrubber.config.origins import ORIGINS_IDLE, STREAMS_MIN
 from scrubber.errors import Problem
 from scrubber.server import precheck as module
 from scrubber.server.precheck import is_running, precheck
@@ -88,7 +88,7 @@ def test_open_files_of_several_origins_and_of_tunnels(tmp_path: Path) -> None:
     assert needed(few + "[area.tunnel]\ntotal_max = 500\n") == 10 + 500, "one worker may have all tunnels"
     assert needed(few + "[area.tunnel]\ntotal_max = 500\n", 200) == 10 + 100, "and each has a client"
     many = none + "[area.limits]\norigin_connections_max = 10000\n"
-    assert needed(many, 200) == 100 + ORIGINS_IDLE, "what a worker's pool holds"
+    assert needed(many, 200) == 100 + STREAMS_MIN + ORIGINS_IDLE, "what a worker's pool holds"
 
 
 def test_a_port_that_another_program_has(tmp_path: Path, taken: int) -> None:

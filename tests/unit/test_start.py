@@ -37,7 +37,8 @@ tunnel.total_max = 100000
     assert gateway is not None
     sizes = engine_sizes(gateway)
     assert sizes["connections_max"] == connections // workers
-    assert sizes["origins_max"] > connections // workers
+    assert sizes["streams_max"] >= max(connections // workers, 1024)
+    assert sizes["origins_max"] > sizes["connections_max"] + sizes["streams_max"]
     assert sizes["buffers_max"] == max(BUFFERS_MIN, connections // workers)
 
 

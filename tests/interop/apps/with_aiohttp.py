@@ -1,7 +1,8 @@
 """The origin for tests of clients: shapes.py, interim answers, and a gate that shows whether streams stream.
 
 `python -m tests.interop.apps.with_aiohttp` prints its port on 127.0.0.1.
-/gate/KEY  sends "first", and "second" only once /open/KEY was asked for (on any connection).
+/gate/KEY  sends "first", and "second" only once /open/KEY was asked for (on any connection)
+/page/N    a page with N scripts, /script/I each     /ws  a WebSocket that says back what it hears
 """
 
 from __future__ import annotations
@@ -27,8 +28,23 @@ class Origin:
         await response.prepare(request)
         return response
 
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
+        response = web.WebSocketResponse(protocols=["echo"])
+        await response.prepare(request)
+        async for message in response:
+            await (response.send_str if message.type == web.WSMsgType.TEXT else response.send_bytes)(message.data)
+        return response
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
+        if path == "/ws":
+            return await self.websocket(request)
+        if path.startswith("/page/"):
+            tags = "".join(f'<script src="/script/{i}"></script>' for i in range(int(path.rpartition("/")[2])))
+            return web.Response(text=f"<!doctype html><title>scripts</title>{tags}", content_type="text/html")
+        if path.startswith("/script/"):
+            text = f"window.seen = (window.seen || 0) + 1; /* {path} {'.' * 3000} */"
+            return web.Response(text=text, content_type="text/javascript")
         if path.startswith("/echo"):
             body = await request.read()
             pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
