@@ -44,13 +44,15 @@ cdef bint field_store(Core* e, Buffer** place, uint32_t* count, const uint8_t* n
 
 cdef void field_take(Http2* h, const uint8_t* name, uint32_t name_len, const uint8_t* value, uint32_t value_len) noexcept nogil:
     cdef uint32_t crumbs = 0
+    cdef uint32_t* count = &h.fields
     if h.too_large:
         return
     if name_len and name[0] == c":":
         print_pseudo(h, name, name_len)
     # Cookies are one field again: their crumbs are bounded by their bytes.
-    h.too_large = not field_store(h.engine, &h.head, &crumbs if name_len == 6 and memcmp(name, <const char*>b"cookie", 6) == 0 else &h.fields,
-                                  name, name_len, value, value_len)
+    if name_len == 6 and memcmp(name, <const char*>b"cookie", 6) == 0:
+        count = &crumbs
+    h.too_large = not field_store(h.engine, &h.head, count, name, name_len, value, value_len)
 
 
 # One field of Http2.head.
