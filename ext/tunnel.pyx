@@ -382,6 +382,9 @@ cdef uint8_t tunnel_over(Core* e, const Exchange* x) noexcept nogil:
         return TUNNEL_STUCK
     if u.down.stuck_ns and e.now_ns - u.down.stuck_ns >= x.area.write_ns:
         return TUNNEL_STUCK
+    # No WebSocket is half closed (RFC 6455 7.1.1), but some browsers leave its stream so.
+    if u.frames and u.down.ended == 2 and is_stream(x.client) and e.now_ns - u.byte_ns >= CHECK_NS:
+        return TUNNEL_CLOSED
     return TUNNEL_OPEN
 
 

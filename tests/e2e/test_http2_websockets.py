@@ -221,6 +221,17 @@ def test_a_close_by_the_client_reaches_the_server_and_comes_back(wire: Wire2) ->
     assert wire.alive()
 
 
+def test_a_stream_that_is_left_open_behind_the_close(site: Proxy, wire: Wire2) -> None:
+    """As some browsers leave it: no WebSocket is half closed."""
+    tunnel = Tunnel(wire)
+    tunnel.close()
+    wire.until(lambda: tunnel.answer.ended)
+    until(lambda: site.gauge("tunnels") == 0)
+    wire.until(lambda: tunnel.answer.reset is not None)
+    assert tunnel.answer.reset == 0
+    assert wire.alive()
+
+
 def test_a_close_by_the_server(wire: Wire2) -> None:
     tunnel = Tunnel(wire)
     tunnel.send("bye")
