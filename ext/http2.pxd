@@ -97,16 +97,13 @@ cdef struct Http2:
     uint32_t resets_counted     # before they were sent
     uint8_t skipped             # the client passed over a stream's number
     uint32_t last_id            # of the last request
-    uint32_t count              # streams
     uint32_t holding            # of these, with bytes that were not sent
-    uint32_t requests
     uint32_t frame_left         # payload of the frame that is coming in
     uint8_t frame_head[14]      # and what a PRIORITY frame says
     uint8_t frame_want
     uint8_t asking              # ASK_*: what is asked when nghttp2 has read so far
     uint8_t frame_have
     uint8_t too_large           # the field section that is coming in is more than a head may have
-    uint8_t bad                 # HTTP1_* that is wrong with it; 0: nothing yet
     uint64_t head_ns            # since when it is coming in; 0: none is
     uint64_t leave_ns
     uint64_t idle_ns            # since when there is no stream

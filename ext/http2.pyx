@@ -69,7 +69,6 @@ cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, 
     h.list_bytes = 0
     h.fields = 0
     h.too_large = 0
-    h.bad = 0
     if h.head != NULL:
         h.head.start = 0
         h.head.end = 0

@@ -111,14 +111,14 @@ cdef bint frame_begins(Http2* h, uint32_t length, uint8_t kind, uint8_t flags, u
     elif kind == NGHTTP2_SETTINGS:
         if not flags & NGHTTP2_FLAG_ACK:
             calm_take(h, CALM_SETTINGS)
-    elif kind == 6:
+    elif kind == NGHTTP2_PING:
         calm_take(h, CALM_PINGS)
     elif kind == NGHTTP2_WINDOW_UPDATE:
         if h.frames_owed:
             h.frames_owed -= 1
         else:
             calm_take(h, CALM_WINDOWS)
-    elif kind == 9:
+    elif kind == NGHTTP2_CONTINUATION:
         h.continuations += 1
         h.head_last = flags & NGHTTP2_FLAG_END_HEADERS
         if h.continuations > CONTINUATIONS_MAX:

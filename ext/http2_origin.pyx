@@ -259,7 +259,7 @@ cdef bint uplink_request(Core* e, Origin* o) noexcept nogil:
     cdef uint32_t count
     if n == 0 or x == NULL:
         return n == 0
-    queue_drop(e, &o.out, n)
+    queue_take(e, &o.out, NULL, n)
     count = request_fields_out(e, n)
     if x.trailers and count < HTTP2_FIELDS_MAX:
         te = &e.fields[count]

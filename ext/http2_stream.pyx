@@ -44,15 +44,12 @@ cdef void stream_open(Http2* h, int32_t stream_id, bint last) noexcept nogil:
     if s.next != NULL:
         s.next.prev = s
     h.streams = s
-    h.count += 1
-    h.requests += 1
     root.requests += 1
     e.totals.http2_streams += 1
     e.gauges.http2_streams += 1
-    h.bad = head_compose(e, h, s)
-    if h.bad == HTTP1_HEAD_TOO_LARGE:
+    c.refused = head_compose(e, h, s)
+    if c.refused == HTTP1_HEAD_TOO_LARGE:
         calm_take(h, CALM_BOMBS)
-    c.refused = h.bad
     if last:
         c.h.events |= EVENT_READ
     if h.head != NULL:
@@ -97,28 +94,6 @@ cdef Client* client_root(Client* c) noexcept nogil:
 
 
 # --- bodies in ----------------------------------------------------------------------------------------------------------------------------
-
-cdef void queue_take(Core* e, Queue* q, uint8_t* out, uint64_t n) noexcept nogil:
-    """The first n bytes of it, which it has."""
-    cdef Buffer* b
-    cdef uint32_t take
-    check(n <= q.bytes)
-    q.bytes -= n
-    while n:
-        b = q.head
-        take = b.end - b.start
-        if take > n:
-            take = <uint32_t>n
-        memcpy(out, b.data + b.start, take)
-        b.start += take
-        out += take
-        n -= take
-        if b.start == b.end:
-            q.head = b.next
-            if q.head == NULL:
-                q.tail = NULL
-            buffer_put(e, b)
-
 
 cdef void body_given(Core* e, Stream* s, uint64_t n) noexcept nogil:
     """The client may send as much more."""
@@ -280,7 +255,7 @@ cdef bint stream_ship(Core* e, Stream* s) noexcept nogil:
         n = head_ready(e, &s.c.out)
         if n == 0:
             return True
-        queue_drop(e, &s.c.out, n)
+        queue_take(e, &s.c.out, NULL, n)
         if not head_ship(e, s, n):
             return False
         if s.headed and s.c.out.head != NULL:
@@ -288,24 +263,6 @@ cdef bint stream_ship(Core* e, Stream* s) noexcept nogil:
     if client_unsent(&s.c) or answered_whole(s):
         nghttp2_session_resume_data(h.session, s.id)    # an error where it does not wait
     return True
-
-
-cdef void queue_drop(Core* e, Queue* q, uint64_t n) noexcept nogil:
-    cdef Buffer* b
-    cdef uint32_t take
-    q.bytes -= n
-    while n:
-        b = q.head
-        take = b.end - b.start
-        if take > n:
-            take = <uint32_t>n
-        b.start += take
-        n -= take
-        if b.start == b.end:
-            q.head = b.next
-            if q.head == NULL:
-                q.tail = NULL
-            buffer_put(e, b)
 
 
 cdef int stream_send(Core* e, Stream* s, const uint8_t* data, uint64_t n) noexcept nogil:
@@ -415,7 +372,6 @@ cdef void stream_leave(Core* e, Stream* s) noexcept nogil:
         h.streams = s.next
     if s.next != NULL:
         s.next.prev = s.prev
-    h.count -= 1
     e.gauges.http2_streams -= 1
     if h.streams == NULL:
         h.idle_ns = e.now_ns

@@ -62,13 +62,14 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
 
     const int NGHTTP2_DATA
     const int NGHTTP2_HEADERS
-    const int NGHTTP2_GOAWAY
     const int NGHTTP2_DATA_FLAG_NO_END_STREAM
     const int NGHTTP2_SETTINGS_ENABLE_PUSH
     const int NGHTTP2_PRIORITY
     const int NGHTTP2_RST_STREAM
     const int NGHTTP2_SETTINGS
     const int NGHTTP2_GOAWAY
+    const int NGHTTP2_PING
+    const int NGHTTP2_CONTINUATION
     const int NGHTTP2_WINDOW_UPDATE
     const int NGHTTP2_PRIORITY_UPDATE
     const int NGHTTP2_FLAG_NONE

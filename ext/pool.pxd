@@ -18,3 +18,5 @@ cdef int queue_flush(Core* e, Queue* q, int fd, uint64_t* taken) noexcept nogil
 # Send at once what the socket takes, queue the rest. 1: all sent, 0: the rest is queued, -1: broken, or no buffer for it.
 # flags: of send(2); MSG_MORE only where more is sent in this very pass.
 cdef int queue_send(Core* e, Queue* q, Handle* h, const uint8_t* data, uint64_t n, int flags) noexcept nogil
+# The first n bytes of it, which it has; out NULL: they are dropped.
+cdef void queue_take(Core* e, Queue* q, uint8_t* out, uint64_t n) noexcept nogil

@@ -135,6 +135,28 @@ cdef bint queue_append(Core* e, Queue* q, const uint8_t* data, uint64_t n) noexc
     return True
 
 
+cdef void queue_take(Core* e, Queue* q, uint8_t* out, uint64_t n) noexcept nogil:
+    cdef Buffer* b
+    cdef uint32_t take
+    check(n <= q.bytes)
+    q.bytes -= n
+    while n:
+        b = q.head
+        take = b.end - b.start
+        if take > n:
+            take = <uint32_t>n
+        if out != NULL:
+            memcpy(out, b.data + b.start, take)
+            out += take
+        b.start += take
+        n -= take
+        if b.start == b.end:
+            q.head = b.next
+            if q.head == NULL:
+                q.tail = NULL
+            buffer_put(e, b)
+
+
 cdef void queue_clear(Core* e, Queue* q) noexcept nogil:
     cdef Buffer* b = q.head
     cdef Buffer* after
