@@ -10,6 +10,9 @@ cdef extern from "check.h" nogil:
     void scrubber_forbid(void* at, uint64_t bytes)      # to AddressSanitizer: whoever touches this is wrong
     void scrubber_permit(void* at, uint64_t bytes)
 
+cdef extern from "scan.h" nogil:
+    void clear_bytes(void* p, uint64_t n)       # memset to 0, of large objects
+
 cdef enum:
     VERDICT_PASS = 0
     VERDICT_THROTTLE = 1

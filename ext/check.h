@@ -17,9 +17,11 @@
 #endif
 #if defined(__SANITIZE_ADDRESS__) || defined(SCRUBBER_ASAN)
 #include <sanitizer/asan_interface.h>
+#define SCRUBBER_SPARES 0       /* what is freed stays forbidden */
 #define scrubber_forbid(at, bytes) ASAN_POISON_MEMORY_REGION(at, bytes)
 #define scrubber_permit(at, bytes) ASAN_UNPOISON_MEMORY_REGION(at, bytes)
 #else
+#define SCRUBBER_SPARES 1
 #define scrubber_forbid(at, bytes) ((void)(at), (void)(bytes))
 #define scrubber_permit(at, bytes) ((void)(at), (void)(bytes))
 #endif

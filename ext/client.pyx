@@ -58,7 +58,7 @@ cdef void silent_remove(Core* e, Client* c) noexcept nogil:
 
 cdef void client_open(Core* e, ListenerHandle* l, int fd, uint16_t port, const Facts* f, uint64_t count_key, bint counted) noexcept nogil:
     cdef Client* c = <Client*>pool_get(&e.clients)
-    memset(c, 0, sizeof(Client))
+    clear_bytes(c, sizeof(Client))
     c.h.kind = HANDLE_CLIENT
     c.h.fd = fd
     c.h.timer_slot = -1
@@ -249,6 +249,7 @@ cdef bint speaks_http2(Core* e, Client* c) noexcept nogil:
     connection has another reader from here on, or waits for the rest of it."""
     cdef Buffer* b = c.inbox
     cdef uint32_t n = b.end - b.start
+    cdef uint64_t began_ns = c.since_ns if c.state == CLIENT_HEAD else e.now_ns
     if c.requests or c.tls != NULL or is_stream(c) or not e.policy.policy.listeners[c.listener].tls & LISTENER_HTTP2:
         return False
     if n > HTTP2_PREFACE_BYTES:
@@ -256,6 +257,8 @@ cdef bint speaks_http2(Core* e, Client* c) noexcept nogil:
     if memcmp(b.data + b.start, <const char*>b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", n) != 0 or n < HTTP2_TOLD_BYTES:
         return False
     if http2_open(e, c):
+        c.http2.idle_ns = began_ns          # one deadline for all of it, however slowly it began
+        look_by(e, &c.h, began_ns + area_fallback(e, c.listener).head_ns)
         http2_step(e, c)
     return True
 
@@ -341,7 +344,7 @@ cdef uint64_t id_next(Core* e) noexcept nogil:
 cdef Exchange* exchange_open(Core* e, Client* c) noexcept nogil:
     cdef Exchange* x = <Exchange*>pool_get(&e.exchanges)
     # As many as clients, one a client at most: cannot be empty.
-    memset(x, 0, sizeof(Exchange) - NOTE_BYTES)
+    clear_bytes(x, sizeof(Exchange) - NOTE_BYTES)
     x.client = c
     x.policy = e.policy
     x.policy.refs += 1
@@ -399,7 +402,7 @@ cdef void facts_fill(Core* e, Client* c, Exchange* x, Facts* f, const uint8_t* d
     cdef Client* root
     cdef uint32_t n
     cdef int32_t index
-    memset(f, 0, sizeof(Facts))
+    clear_bytes(f, sizeof(Facts))
     f.policy = p
     f.listener = &p.listeners[c.listener]
     f.data = data

@@ -586,6 +586,8 @@ cdef struct Core:
     Pool uplinks                    # Uplink
     Http2* due_head                 # connections with frames to send
     Http2* due_tail
+    void* spares[17]                # SPARE_KINDS: pieces of memory for sessions, by size; the first word of each leads to the next
+    uint64_t spares_bytes
     uint8_t* frames                 # FRAMES_BYTES: what is read from, or written to, an HTTP/2 connection
     uint8_t* head                   # BUFFER_BYTES: a head on its way into HEADERS
     nghttp2_nv* fields              # HTTP2_ANSWER_FIELDS_MAX

@@ -77,6 +77,7 @@ cdef void core_close(Core* e) noexcept nogil:
     pool_close(&e.sessions)
     pool_close(&e.streams)
     pool_close(&e.uplinks)
+    spares_close(e)
     if e.frames != NULL:
         munmap(e.frames, FRAMES_BYTES)
     if e.head != NULL:

@@ -40,6 +40,10 @@ cdef enum:
     RESETS_KEPT = 16
     CONTINUATIONS_MAX = 8       # frames of one field section, after the first
 
+cdef enum:
+    SPARE_STEP_BYTES = 64       # memory for sessions comes in multiples of it
+    SPARE_KINDS = 17            # spares of up to 1 KiB are kept
+
 # What one session of nghttp2 has allocated.
 cdef struct SessionMemory:
     nghttp2_mem calls

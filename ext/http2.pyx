@@ -1,65 +1,8 @@
 # HTTP/2 connections: see http2.pxd. Owns sessions of nghttp2, their callbacks and what goes in and out. Invariants: callbacks only note
 # what came (a stream steps when nghttp2 is done), so nothing is freed under nghttp2's feet; frames leave whole and in order; a body is
 # taken from the client only as its reader goes along, so a connection holds no more than its window.
-from libc.stdlib cimport realloc as c_realloc
-
-cdef extern from "malloc.h" nogil:
-    size_t malloc_usable_size(void* p)
-
 cdef nghttp2_session_callbacks* HTTP2_CALLBACKS = NULL
 cdef nghttp2_option* HTTP2_OPTION = NULL
-
-
-# --- memory -------------------------------------------------------------------------------------------------------------------------------
-
-cdef inline bint memory_fits(const SessionMemory* m, size_t n) noexcept nogil:
-    return m.nbytes + n <= HTTP2_SESSION_BYTES_MAX
-
-
-cdef inline void memory_count(SessionMemory* m, int64_t n) noexcept nogil:
-    m.nbytes += <uint64_t>n
-    m.engine.gauges.http2_bytes += <uint64_t>n
-
-
-cdef void* memory_malloc(size_t n, void* data) noexcept nogil:
-    cdef SessionMemory* m = <SessionMemory*>data
-    cdef void* p = malloc(n) if memory_fits(m, n) else NULL
-    if p != NULL:
-        memory_count(m, <int64_t>malloc_usable_size(p))
-    return p
-
-
-cdef void memory_free(void* p, void* data) noexcept nogil:
-    if p != NULL:
-        memory_count(<SessionMemory*>data, -<int64_t>malloc_usable_size(p))
-        c_free(p)
-
-
-cdef void* memory_calloc(size_t count, size_t n, void* data) noexcept nogil:
-    cdef SessionMemory* m = <SessionMemory*>data
-    cdef void* p = calloc(count, n) if memory_fits(m, count * n) else NULL
-    if p != NULL:
-        memory_count(m, <int64_t>malloc_usable_size(p))
-    return p
-
-
-cdef void* memory_realloc(void* p, size_t n, void* data) noexcept nogil:
-    cdef SessionMemory* m = <SessionMemory*>data
-    cdef int64_t before = <int64_t>malloc_usable_size(p) if p != NULL else 0
-    cdef void* made = c_realloc(p, n) if memory_fits(m, n) else NULL
-    if made != NULL:
-        memory_count(m, <int64_t>malloc_usable_size(made) - before)
-    return made
-
-
-cdef void session_memory(SessionMemory* m, Core* e) noexcept nogil:
-    m.engine = e
-    m.nbytes = 0
-    m.calls.mem_user_data = m
-    m.calls.malloc = memory_malloc
-    m.calls.free = memory_free
-    m.calls.calloc = memory_calloc
-    m.calls.realloc = memory_realloc
 
 
 # --- what came (callbacks) ----------------------------------------------------------------------------------------------------------------

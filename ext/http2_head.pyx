@@ -86,11 +86,7 @@ cdef inline bint field_value_is(const Field* f, const char* value, uint32_t n) n
 
 cdef bint value_sound(const uint8_t* value, uint32_t n) noexcept nogil:
     """RFC 9113 8.2.1: nothing that could end a line."""
-    cdef uint32_t i
-    for i in range(n):
-        if value[i] < 0x20 and value[i] != c"\t" or value[i] == 0x7f:
-            return False
-    return True
+    return scan_value(value, value + n) == value + n
 
 
 cdef bint word_sound(const uint8_t* value, uint32_t n) noexcept nogil:
@@ -105,7 +101,7 @@ cdef bint word_sound(const uint8_t* value, uint32_t n) noexcept nogil:
 cdef bint name_sound(const uint8_t* name, uint32_t n) noexcept nogil:
     cdef uint32_t i
     for i in range(n):
-        if not TOKEN[name[i]] or c"A" <= name[i] <= c"Z":
+        if TOKEN[name[i]] != name[i] or name[i] == 0:       # its lower case; 0: none
             return False
     return n != 0
 
@@ -156,7 +152,7 @@ cdef uint8_t fields_look(const Buffer* b, Pseudo* a) noexcept nogil:
     cdef uint32_t at = 0
     cdef uint8_t wrong
     cdef bint regular = False
-    memset(a, 0, sizeof(Pseudo))
+    clear_bytes(a, sizeof(Pseudo))
     while field_next(b, &at, &f):
         if f.name_len and f.name[0] == c":":
             wrong = HTTP1_BAD_HEADER_NAME if regular else pseudo_take(a, &f)

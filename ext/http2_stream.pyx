@@ -20,7 +20,7 @@ cdef void stream_open(Http2* h, int32_t stream_id, bint last) noexcept nogil:
         e.totals.table_full += 1
         nghttp2_submit_rst_stream(h.session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_REFUSED_STREAM)
         return
-    memset(s, 0, sizeof(Stream))
+    clear_bytes(s, sizeof(Stream))
     c = &s.c
     c.h.kind = HANDLE_STREAM
     c.h.fd = root.h.fd          # open while it is not -1; nothing is read or written by it

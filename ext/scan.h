@@ -9,6 +9,9 @@
 static inline uint64_t scan_load8(const void* p) { uint64_t x; memcpy(&x, p, 8); return x; }
 static inline uint32_t scan_load4(const void* p) { uint32_t x; memcpy(&x, p, 4); return x; }
 
+/* Zeroes. A size that the compiler knows becomes `rep stos`, which takes 100 ns for an object of 1 KiB where libc's memset takes 25. */
+static __attribute__((noinline)) void clear_bytes(void* p, uint64_t n) { memset(p, 0, n); }
+
 /* First byte of [p, end) that may not stand in a field value: a control but HTAB, or DEL. end: none. */
 static inline const uint8_t* scan_value(const uint8_t* p, const uint8_t* end) {
     const __m128i limit = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
