@@ -256,6 +256,7 @@ cdef int make_block(Shared* s, const Facts* f, const RuleSpec* r, int32_t rung, 
         if e.expires_ns > r.expires_ns:
             e.expires_ns = r.expires_ns
         e.rule = <uint16_t>(r - f.policy.rules)
+        e.proven = f.proof == PROOF_SOCKET
         act.refusal = block_refusal(s, f, r, &e, now_ns)
     if act.refusal != REFUSAL_NONE:
         if loud:

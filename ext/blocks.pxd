@@ -12,11 +12,12 @@ cdef struct BlockEntry:         # 128 bytes
     uint64_t first_ns           # start of the evidence that the cumulative TTL counts from; as since_ns, below 0 where before the boot
     uint64_t case_id
     uint64_t rule_id            # the clause: RuleSpec.id
+    uint32_t proven             # 1: packets come from this address: a socket of ours said so, or an operator; 0: a proxy's word
+    uint32_t saved              # see block_claim; not covered by check
     uint64_t hits               # refused connections and requests; not covered by check
-    uint64_t check              # keyed hash of all of the above but lock and hits: a torn or forged entry is none
+    uint64_t check              # keyed hash of all of the above but lock, saved and hits: a torn or forged entry is none
     uint32_t writer             # lock word of the bucket (lock.pxd); used in a bucket's first entry
-    uint32_t pad
-    uint64_t saved              # check of what was last handed out to be written to disk; 0: nothing (see block_claim)
+    uint32_t enforced           # see block_claim
 
 # Head of the region's payload; hints only: whatever stands there, look-ups stay bounded.
 cdef struct BlocksHead:         # 64 bytes, in a page of its own
@@ -41,6 +42,9 @@ cdef enum:
     BLOCK_REFUSED_SOURCE = 6    # no such kind, a prefix length that is none, no area
 
     BLOCK_CLIENTS_MAX = 256
+
+    BLOCK_READER_DISK = 0
+    BLOCK_READER_ENFORCER = 1
 
 # Is this address blocked, for whatever area? Narrowest first: client, then prefixes in use. Fills out (a copy) when so.
 cdef bint blocks_find_address(Blocks* t, const HashKey* secret, const Address* a, uint64_t now_ns, BlockEntry* out) noexcept nogil
@@ -67,7 +71,9 @@ cdef bint blocks_remove(Blocks* t, const HashKey* secret, uint8_t kind, uint8_t 
 cdef void blocks_hit(Blocks* t, const HashKey* secret, const BlockEntry* found) noexcept nogil
 # Copy entry number i (i < (bucket_mask + 1) * BLOCKS_BUCKET) where it is in force.
 cdef bint blocks_at(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil
-# The same where it is not what was last handed out, to be written to disk by whoever asks; a change in the meantime is another one.
-cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil
+# Number i where it is in force, for a reader: the low half of its check (never 0) is noted in saved or enforced. It is with this reader
+# from now on; a change in the meantime is another one. changed: only where it is not yet.
+cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, uint32_t reader, bint changed,
+                      BlockEntry* out) noexcept nogil
 # Count anew: live entries, kinds and prefix lengths in use. Called by the supervisor each second.
 cdef void blocks_sweep(Blocks* t, const HashKey* secret, uint64_t now_ns) noexcept nogil

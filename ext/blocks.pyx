@@ -7,8 +7,8 @@ cdef enum:
 
 
 cdef inline uint64_t block_check(const HashKey* secret, const BlockEntry* e) noexcept nogil:
-    # kind .. rule_id: all between the sequence and the hits.
-    return siphash(secret, <const uint8_t*>e + 4, 92)
+    # kind .. proven
+    return siphash(secret, <const uint8_t*>e + 4, 96)
 
 
 cdef inline BlockEntry* block_bucket(Blocks* t, const HashKey* secret, uint8_t kind, uint8_t plen, const Address* a) noexcept nogil:
@@ -45,7 +45,7 @@ cdef void block_write(const HashKey* secret, BlockEntry* e, BlockEntry* made) no
     fence_full()
     made.check = block_check(secret, made) if made.kind else 0
     # All but the sequence in front and the writer's lock word behind.
-    memcpy(<uint8_t*>e + 4, <uint8_t*>made + 4, 108)
+    memcpy(<uint8_t*>e + 4, <uint8_t*>made + 4, 116)
     store_u32(&e.lock, sequence + 1)
 
 
@@ -193,7 +193,12 @@ cdef inline uint64_t block_latest(uint64_t first_ns, uint64_t ttl_max_ns) noexce
 cdef int block_extend(const HashKey* secret, BlockEntry* e, BlockEntry* held, const BlockEntry* wanted, uint64_t ttl_max_ns) noexcept nogil:
     cdef uint64_t latest = block_latest(held.first_ns, ttl_max_ns)
     cdef uint64_t expires = wanted.expires_ns if wanted.expires_ns < latest else latest
+    cdef bint proven = wanted.proven and not held.proven
+    held.proven = held.proven or wanted.proven
     if wanted.expires_ns <= held.expires_ns:
+        if proven:
+            held.hits = load_u64(&e.hits)
+            block_write(secret, e, held)
         return BLOCK_EXTENDED
     if expires <= held.expires_ns:
         return BLOCK_REFUSED_TTL
@@ -306,10 +311,16 @@ cdef bint blocks_at(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_n
     return block_read(secret, t.entries + i, out) and out.expires_ns > now_ns
 
 
-cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, BlockEntry* out) noexcept nogil:
-    if load_u64(&t.entries[i].saved) == load_u64(&t.entries[i].check) or not blocks_at(t, secret, i, now_ns, out):
+cdef inline uint32_t check_half(uint64_t check) noexcept nogil:
+    return <uint32_t>check if <uint32_t>check else 1
+
+
+cdef bint block_claim(Blocks* t, const HashKey* secret, uint64_t i, uint64_t now_ns, uint32_t reader, bint changed,
+                      BlockEntry* out) noexcept nogil:
+    cdef uint32_t* mark = &t.entries[i].saved if reader == BLOCK_READER_DISK else &t.entries[i].enforced
+    if changed and load_u32(mark) == check_half(load_u64(&t.entries[i].check)) or not blocks_at(t, secret, i, now_ns, out):
         return False
-    store_u64(&t.entries[i].saved, out.check)
+    store_u32(mark, check_half(out.check))
     return True
 
 

@@ -2,7 +2,7 @@
 # whoever changes one raises LAYOUT_VERSION.
 
 cdef enum:
-    LAYOUT_VERSION = 5
+    LAYOUT_VERSION = 6
 
     WORKERS_MAX = 64            # worker slots a gateway
     AREAS_MAX = 256             # safe areas a gateway; area indexes are stable for its whole life

@@ -483,8 +483,9 @@ cdef class Memory:
         return count, {area: areas[<int>area] for area in range(AREAS_MAX) if areas[<int>area]}
 
     def block_put(self, kind: str, source: str, areas: list, ttl_ns: int, ttl_max_ns: int, blocks_max: int, rule_id: int,
-                  rule: int = 0) -> str:
-        """Block a source for ttl_ns in these areas: new, extended, or refused_full, refused_ttl, refused_busy, refused_source.
+                  rule: int = 0, proven: bool = True) -> str:
+        """Block a source for ttl_ns in these areas: new, extended, or refused_full, refused_ttl, refused_busy, refused_source. proven:
+        packets come from this very address.
 
         Asks nothing about never-block, shared addresses or shares: that is the caller's. ValueError: source or area is none.
         """
@@ -499,6 +500,7 @@ cdef class Memory:
         wanted.case_id = case_next(&self.shared, now)
         wanted.rule_id = rule_id
         wanted.rule = rule
+        wanted.proven = proven
         answer = blocks_put(&self.shared.blocks, &self.shared.secret, &wanted, ttl_max, most, now)
         if answer == BLOCK_NEW:
             mark_blocked(&self.shared, &wanted, now)

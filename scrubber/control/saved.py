@@ -44,6 +44,7 @@ class SavedBlock(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_
     clause: str = ""  # these three where the clause is known
     authority: str = ""
     mandate: str = ""
+    proven: bool = False  # packets come from this very address
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,12 @@ class Pages:
                 yield self._written(rows)
         self._epoch, self._overlooked = epoch, 0
 
-    def _written(self, rows: list[tuple[str, str, list[int], int, int, int, int, int]]) -> list[SavedBlock]:
+    def _written(self, rows: list[tuple[str, str, list[int], int, int, int, int, int, bool]]) -> list[SavedBlock]:
         now_ns = time.monotonic_ns()
         offset_ns = time.time_ns() - now_ns
         areas, clauses = self._areas, self._clauses
         found = []
-        for kind, source, indexes, since_ns, first_ns, expires_ns, case_id, rule in rows:
+        for kind, source, indexes, since_ns, first_ns, expires_ns, case_id, rule, proven in rows:
             clause = clauses.get(rule, NOBODYS)
             found.append(
                 SavedBlock(
@@ -117,6 +118,7 @@ class Pages:
                     clause.text,
                     clause.authority,
                     clause.mandate,
+                    proven,
                 )
             )
         return found
@@ -164,7 +166,7 @@ def restore(
     offset_ns = wall_ns - time.monotonic_ns()
     restored = Restored()
     terms: dict[tuple[str, str, tuple[str, ...]], _Terms] = {}
-    rows: list[tuple[str, str, list[int], int, int, int, int, int, int]] = []
+    rows: list[tuple[str, str, list[int], int, int, int, int, int, bool, int]] = []
     for block in blocks:
         key = (block.authority, block.mandate, block.areas)
         if key not in terms:
@@ -184,6 +186,7 @@ def restore(
                 until_ns - offset_ns,
                 int(block.case, 16),
                 int(block.rule_id, 16),
+                block.proven,
                 allowed.bounds.blocks_max,
             )
         )

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"SCRUBPOL"
-LAYOUT_VERSION: Final = 5
+LAYOUT_VERSION: Final = 6
 NONE: Final = 0xFFFFFFFF
 AREA_WORDS: Final = 4
 U64_MAX: Final = 2**64 - 1

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from scrubber.config.network import Network, network
+from scrubber.mandate.layout import LAYOUT_VERSION
 
 MAGIC = b"SCRUBPFX"
-LAYOUT_VERSION = 5  # ext/capacity.pxd
 HEADER = struct.Struct("<8sIIQII32s64x")
 RANGE_V4 = struct.Struct("<II")
 RANGE_V6 = struct.Struct("<QQQ")

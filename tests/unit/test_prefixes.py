@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from scrubber import _native
 from scrubber.config.network import network as parse_prefix
-from scrubber.mandate.prefixes import HEADER, LAYOUT_VERSION, compile_prefixes
+from scrubber.mandate.layout import LAYOUT_VERSION
+from scrubber.mandate.prefixes import HEADER, compile_prefixes
 from tests.reference import prefixes as reference
 from tests.reference.prefixes import Address, Network, normal_address, packed
 

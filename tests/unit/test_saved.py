@@ -15,6 +15,7 @@ import pytest
 from scrubber import _native
 from scrubber.control.policy import PolicyInForce, compile_files
 from scrubber.control.saved import Pages, Restored, SavedBlock, restore
+from scrubber.enforce.net import net_text
 from scrubber.mandate.compile import rule_id
 from scrubber.mandate.load import load_all
 from scrubber.server import secret
@@ -231,6 +232,37 @@ def test_more_than_a_page(start: Start) -> None:
         found += [row[1] for row in rows]
     assert sorted(found) == sorted(gateway.blocks())
     assert answers.count("new") >= len(found) == len(set(found))
+
+
+def test_what_the_enforcer_gets(start: Start) -> None:
+    gateway = start(gateway=TWO, mandate=LONG.replace('areas = ["site"]', 'areas = ["site", "other"]') + PROPORTION)
+    memory = gateway.memory
+
+    def put(kind: str, source: str, *, ttl_s: int = 600, proven: bool = True) -> str:
+        return memory.block_put(kind, source, [0, 1], ttl_s * S, 3600 * S, 50, HAND, proven=proven)
+
+    def taken(*, changed: bool) -> dict[str, int]:
+        rows, at = _native.blocks_enforced(memory, 0, 10**6, changed)
+        assert at is None
+        assert all(areas == (0, 1) for _, areas, _ in rows)
+        return {net_text(net): expires_ns for net, _, expires_ns in rows}
+
+    for kind, source in (("client", "203.0.114.1"), ("client", "2001:db8::1"), ("prefix", "203.0.112.0/24")):
+        assert put(kind, source) == "new"
+    assert put("fingerprint", "00ff" * 4) == "new"
+    assert put("client", "203.0.114.2", proven=False) == "new"  # a proxy's word
+    assert set(taken(changed=True)) == {"203.0.114.1", "2001:db8::/64", "203.0.112.0/24"}
+    assert taken(changed=True) == {}
+    assert len(gateway.written()) == 5  # what one reader has taken, the other has not
+    assert put("client", "203.0.114.2") == "extended"  # now by a socket, though for no longer
+    assert set(taken(changed=True)) == {"203.0.114.2"}
+    assert put("client", "203.0.114.1", ttl_s=1200) == "extended"
+    (expires_ns,) = taken(changed=True).values()
+    assert expires_ns - time.monotonic_ns() > 1100 * S
+    assert len(taken(changed=False)) == 4
+    back = start()
+    back.restore([block for block in gateway.written() if block.kind != "fingerprint"])
+    assert len(_native.blocks_enforced(back.memory, 0, 10, False)[0]) == 4  # whose word it was is on disk, too
 
 
 def test_what_the_core_does_not_understand_is_left_out(start: Start) -> None:
