@@ -18,7 +18,7 @@ import pytest
 # Debian keeps some of them out of a user's PATH.
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 PACKAGES = {"ab": "apache2-utils", "h2load": "nghttp2-client", "nghttp": "nghttp2-client",
-            "node": "nodejs", "rsyslogd": "rsyslog", "unshare": "util-linux",
+            "node": "nodejs", "rsyslogd": "rsyslog", "unshare": "util-linux", "setpriv": "util-linux",
             "ip": "iproute2", "nft": "nftables", "bird": "bird2", "birdc": "bird2"}  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 
 from scrubber.errors import ValueRefused
 
@@ -56,6 +57,13 @@ def sound(net: Net) -> bool:
     if bits not in (32, 128) or net[-1] > bits:
         return False
     return int.from_bytes(net[:-1], "big") & ((1 << (bits - net[-1])) - 1) == 0
+
+
+def demand_sound(nets: Iterable[Net]) -> None:
+    """ValueRefused: one of them is no network, which the caller should have seen."""
+    for net in nets:
+        if not sound(net):
+            raise ValueRefused(f"{net!r} is not a network", expected="an address, a prefix length, no host bits")
 
 
 def overlap(a: Net, b: Net) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.e2e.conftest import gateway, origin  # noqa: F401 - fixtures
 from tests.net.space import Space
+from tests.net.xdp_stage import Opener
 from tests.wanted import program
 
 
@@ -27,6 +30,13 @@ def spaces() -> Iterator[Callable[[str], Space]]:
     yield make
     for space in reversed(made):
         space.close()
+
+
+@pytest.fixture
+def opened(spaces: Callable[[str], Space]) -> Iterator[Opener]:
+    """Opens XDP backends, closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield Opener(spaces("lo"), stack)
 
 
 def why_not() -> str:

@@ -35,6 +35,7 @@ LEVELS = {
 PLACES = {
     "aiohttp": ("admin",),
     "pyroute2": ("enforce",),
+    "nftables": ("enforce",),
     "scrubber._native": ("server", "control", "mandate.compile", "config.patterns"),  # patterns: what RE2 takes
 }
 
