@@ -41,6 +41,7 @@ class Snapshot:
     cache: Mapping[str, int] = field(default_factory=lambda: {"bytes": 0, "used": 0, "entries": 0})
     blocks_save_failures: int = 0
     certificates_expire: Mapping[str, float] = field(default_factory=dict)  # area -> Unix time of the first
+    enforcer: Mapping[str, Any] | None = None  # as in the status; None: there is none
 
 
 class Text:
@@ -89,6 +90,8 @@ def render(snapshot: Snapshot) -> str:
     _gateway(text, snapshot.totals)
     _workers(text, snapshot)
     _origins(text, snapshot)
+    if snapshot.enforcer is not None:
+        _enforcer(text, snapshot.enforcer)
     _state(text, snapshot)
     return str(text)
 
@@ -244,6 +247,20 @@ def _origins(text: Text, snapshot: Snapshot) -> None:
     text.gauge("scrubber_origin_up", "1: it takes requests.", each(lambda o: int(o["state"] == "up")))
     text.gauge("scrubber_origin_drained", "1: an operator takes no new requests there.", each(lambda o: o["drained"]))
     text.gauge("scrubber_origin_in_flight", "Requests at an origin.", each(lambda o: o["in_flight"]))
+
+
+def _enforcer(text: Text, enforcer: Mapping[str, Any]) -> None:
+    text.gauge("scrubber_enforcer_up", "1: there is an enforcer to talk to.", [({}, int(enforcer["here"]))])
+    drops: list[tuple[Labels, float]] = [({"backend": name}, count) for name, count in enforcer["in_force"].items()]
+    text.gauge("scrubber_kernel_drops", "Sources whose packets the kernel drops.", drops)
+    text.gauge("scrubber_kernel_drops_waiting", "Sources that wait to be put there.", [({}, enforcer["waiting"])])
+    for what in ("packets", "bytes"):
+        help_text = f"Of blocked sources, dropped by the kernel: {what}."
+        unit = what if what == "bytes" else ""
+        text.counter(f"scrubber_kernel_dropped_{what}", help_text, [({}, enforcer[f"dropped_{what}"])], unit)
+    text.counter("scrubber_kernel_drops_refused", "Sources that the enforcer refused.", [({}, enforcer["refused"])])
+    healed = "Differences between what was wanted and what the kernel had, made good."
+    text.counter("scrubber_kernel_drops_healed", healed, [({}, enforcer["healed"])])
 
 
 def _state(text: Text, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ import click
 from scrubber import __version__
 from scrubber.cli.check import check
 from scrubber.cli.dev_cert import dev_cert
+from scrubber.cli.enforce import enforce
 from scrubber.cli.output import Commands
 from scrubber.cli.remote import block, blocks, drain, purge, reload, reopen, status, unblock, undrain, upgrade
 from scrubber.cli.run import run
@@ -27,5 +28,6 @@ def main() -> None:
     """
 
 
-for command in (run, check, status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade, dev_cert):
+REMOTE = (status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade)
+for command in (run, check, *REMOTE, dev_cert, enforce):
     main.add_command(command)

@@ -26,9 +26,9 @@ def run(gateway: Path, as_json: bool) -> None:
 
     inherited = activation.take(os.environ)
     loaded = load_all(gateway)
-    whose = users.look_up(loaded.gateway.users)
+    whose = users.look_up(loaded.gateway.users, enforcer=start.enforces(loaded.gateway))
     more = [start.files_notice(loaded.gateway), users.unread_notice(loaded.gateway, whose)]
-    say_notices(loaded, [f"{users.described(whose)}, without an enforcer: blocks stay inside the gateway", *more])
+    say_notices(loaded, [f"{users.described(whose)}, {start.enforcer_notice(loaded.gateway)}", *more])
     start.become_keeper(start.prepare(loaded, inherited=inherited, as_json=as_json))
 
 

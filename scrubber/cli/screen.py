@@ -35,6 +35,8 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     for table in tables:
         _print_whole(console, table)
     console.print(Text(f"{_count_of_blocks(status['blocks']['in_force'])} in force, {_mandates(status)}"))
+    if status["enforcer"]:
+        console.print(_enforcer(status["enforcer"]))
     console.print(_log(status["log"]))
     acts = status["acts"][-ACTS_SHOWN:]
     if acts:
@@ -113,6 +115,22 @@ def _children(status: Mapping[str, Any]) -> Table:
             f"{child['requests']:,}" if "requests" in child else "",
         )
     return table
+
+
+def _enforcer(enforcer: Mapping[str, Any]) -> Text:
+    """What is dropped in the kernel, and by what; what is amiss in red."""
+    if not enforcer["here"]:
+        return Text("kernel: the enforcer is not there; what it put there ends by itself", "bold red")
+    each = ", ".join(f"{count:,} by {name}" for name, count in enforcer["in_force"].items())
+    text = Text(f"kernel: sources dropped: {each or 'none'}; {enforcer['dropped_packets']:,} packets so far")
+    if enforcer["waiting"]:
+        text.append(f", {enforcer['waiting']:,} wait")
+    if enforcer["refused"]:
+        text.append(f", {enforcer['refused']:,} refused", "bold red")
+    for backend in enforcer["backends"]:
+        if backend["reason"]:
+            text.append(f"\n        {backend['name']} is not available: {backend['reason']}", "yellow")
+    return text
 
 
 def _log(log: Mapping[str, Any]) -> Text:

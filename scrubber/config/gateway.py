@@ -16,6 +16,7 @@ import msgspec
 
 from scrubber.config.cache import Cache, check_cache
 from scrubber.config.dns import Dns
+from scrubber.config.enforcer import Enforcer, check_enforcer
 from scrubber.config.header_edits import HeaderEdits
 from scrubber.config.heads import AreaServerField, AreaViaName, AreaViaResponse, ServerField, ViaName, ViaResponse
 from scrubber.config.listener import Listener, check_listeners
@@ -392,6 +393,10 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[Limits, Doc("The whole gateway.")] = Limits()
     users: Annotated[Users, Doc("As whom the processes run: see [operations](operations.md#privileges).")] = Users()
     dns: Annotated[Dns, Doc("How names of origins are resolved.")] = Dns()
+    enforcer: Annotated[
+        Enforcer | None,
+        Doc("Blocks go down into the kernel: see [operations](operations.md#the-enforcer). Without it they stay here."),
+    ] = None
     memory: Annotated[
         Memory,
         Doc(
@@ -435,6 +440,7 @@ def read_gateway(tree: dict[str, Any], path: str | Path, report: Report) -> Gate
     check_origins(gateway, report)
     check_cache(gateway, report)
     check_log(gateway.log, report)
+    check_enforcer(gateway.enforcer, report)
     check_patterns(gateway.areas, report)
     for i, area in enumerate(gateway.areas):
         any_host = area.default or _is_listener_default(gateway, area.name)

@@ -12,6 +12,7 @@ from scrubber.errors import ValueRefused
 # Where nobody of the default names exists; below 60000, where neither systemd nor adduser gives any away.
 SUPERVISOR_UID = 57801
 WORKER_UID = 57802
+ENFORCER_UID = 57803
 UID_MAX = 2**32 - 2
 EXPECTED = 'a user\'s name as "scrubber", or a uid'
 
@@ -29,7 +30,7 @@ USER = Reads(_parse_user, "", "user name, or uid", lambda value: f'"{value}"' if
 
 
 class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Only where the gateway is started by root; a change takes `scrubber upgrade`. Two different ones."""
+    """Only where the gateway is started by root; a change takes `scrubber upgrade`. All different."""
 
     supervisor: Annotated[
         str,
@@ -47,5 +48,14 @@ class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "Of the processes that carry traffic: owns nothing.",
             '"scrubber-worker"',
             default=f"`scrubber-worker` where there is such a user, else the uid {WORKER_UID}",
+        ),
+    ] = ""
+    enforcer: Annotated[
+        str,
+        USER,
+        Doc(
+            "Of the process that may change the kernel's filters (only with `[enforcer]`): owns nothing.",
+            '"scrubber-enforcer"',
+            default=f"`scrubber-enforcer` where there is such a user, else the uid {ENFORCER_UID}",
         ),
     ] = ""

@@ -144,6 +144,7 @@ def restart_reasons(old: Gateway, new: Gateway, connections_max: int) -> list[Pr
         "state_dir": (old.state_dir, new.state_dir),
         "memory": (old.memory, new.memory),
         "admin.socket": (old.admin.socket, new.admin.socket),
+        "enforcer": (old.enforcer, new.enforcer),
         "limits.connections_max": (connections_max, new.limits.connections_max if more else connections_max),
     }
     return [

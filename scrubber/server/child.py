@@ -15,7 +15,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from scrubber.server import privilege
 from scrubber.server.channel import Channel
@@ -26,9 +26,12 @@ _PR_SET_NAME = 15
 START_WAIT_S = 10.0
 
 
-def begin(argv: list[str], before: Callable[[Start], None] = lambda _: None) -> tuple[Channel, Start]:
+def begin(
+    argv: list[str], before: Callable[[Start], None] = lambda _: None, keep: Collection[int] = ()
+) -> tuple[Channel, Start]:
     """The channel named by the last argument, and what came over it first. SystemExit: this was not started by a
-    keeper. All that is imported later has to be readable for whom we are from then on; `before` is called before."""
+    keeper. All that is imported later has to be readable for whom we are from then on; `before` is called before.
+    `keep`: capabilities that stay."""
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(each, signal.SIG_IGN)
     try:
@@ -37,7 +40,7 @@ def begin(argv: list[str], before: Callable[[Start], None] = lambda _: None) -> 
     except (OSError, ValueError, IndexError) as error:
         sys.exit(f"this program is started by the keeper only ({error})\nTry: scrubber run GATEWAY.toml")
     before(start)
-    privilege.give_up(start.user)
+    privilege.give_up(start.user, keep)
     _bind_to_parent(start)  # a death signal is forgotten when privileges change
     return channel, start
 
@@ -54,7 +57,8 @@ def end_with_parent() -> None:
 
 def _bind_to_parent(start: Start) -> None:
     end_with_parent()
-    name_process("super" if start.role == "supervisor" else f"{start.role}{start.slot}")
+    short = {"supervisor": "super", "enforcer": "enforce"}
+    name_process(short.get(start.role, f"{start.role}{start.slot}"))
     if os.getppid() != start.keeper_pid:
         sys.exit("the keeper is gone")
 

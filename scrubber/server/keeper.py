@@ -29,7 +29,7 @@ from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Receiv
 from scrubber.server.child import Beat, end_with_parent, name_process
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan, Start
-from scrubber.server.pulse import Pulse, read_schedule
+from scrubber.server.pulse import WEDGED_NS, Pulse, read_schedule
 from scrubber.server.succession import FORWARDED, Succession
 
 CHECK_S = 0.05  # between two looks at the beats
@@ -39,6 +39,8 @@ PAUSE_S = 0.1
 PAUSE_S_MAX = 2.0
 DRAIN_GRACE_S = 1.0  # workers cut what is open at the deadline, and need a moment to record it
 SUPERVISOR_END_S = 3.0  # for its last look at the rings after the workers ended
+ENFORCER_END_S = 5.0  # to take out of the kernel what is ours
+ENFORCER_WEDGED_NS = 10_000_000_000  # a list of all that the kernel has may take seconds
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
     channel: Channel | None = None
+    wedged_ns: int = WEDGED_NS
     pulse: Pulse = field(default_factory=lambda: Pulse(0))
     started_ns: int = 0
     restart_ns: int = 0
@@ -102,12 +105,18 @@ class Keeper:
             Child("worker", slot, self.gauges, plan.gauges_offset + slot * plan.gauges_slot_bytes)
             for slot in range(plan.workers)
         ]
-        self.children = [self.supervisor, *self.workers]
+        self.enforcer = None
+        if "enforcer" in plan.roles:
+            page_fd = memfd.plain("scrubber-enforcer-beat", mmap.PAGESIZE)
+            self.enforcer_beat_fd = page_fd
+            self.enforcer = Child("enforcer", -1, mmap.mmap(page_fd, mmap.PAGESIZE), 0, wedged_ns=ENFORCER_WEDGED_NS)
+        self.children = [self.supervisor, *self.workers, *filter(None, [self.enforcer])]
         self.selector = selectors.DefaultSelector()
         self.ready = False
         self.draining = False
         self.drain_end_ns = 0  # when workers cut what is open; those that run DRAIN_GRACE_S later are killed
         self.supervisor_end_ns = 0  # the same for the supervisor; 0: it was not told yet
+        self.enforcer_end_ns = 0  # and the enforcer
         self.exit_code: int | None = None
         self.reload_wanted = False
         self.predecessor = Channel.from_fd(plan.predecessor) if plan.predecessor >= 0 else None
@@ -138,7 +147,8 @@ class Keeper:
             if self.predecessor is not None:
                 self.selector.register(self.predecessor, selectors.EVENT_READ, self._predecessor_readable)
             for child in self.children:
-                self._start(child)
+                if child is not self.enforcer or not self.held:  # two would take what is ours from one another
+                    self._start(child)
             self._tell_children()
             next_check = time.monotonic()
             while self.exit_code is None:
@@ -167,7 +177,8 @@ class Keeper:
             elif child.pulse.wedged(child.beat_ns(), read_schedule(child.process.pid), now_ns):
                 self.log.error("%s (pid %d) does not beat: killed", child.name, child.process.pid)
                 child.kill()
-        if not self.ready and not self.draining and all(child.pulse.started for child in self.children):
+        needed = [self.supervisor, *self.workers]  # who serve without an enforcer, if need be
+        if not self.ready and not self.draining and all(child.pulse.started for child in needed):
             self.ready = True
             if self.predecessor is None:
                 self._say_ready()
@@ -193,7 +204,7 @@ class Keeper:
     def _start(self, child: Child) -> None:
         channel, theirs = Channel.pair()
         child.restart_ns, child.started_ns = 0, time.monotonic_ns()
-        child.pulse = Pulse(child.started_ns)
+        child.pulse = Pulse(child.started_ns, child.wedged_ns)
         child.beats[child.beat_offset : child.beat_offset + 8] = bytes(8)
         try:
             with theirs:
@@ -221,12 +232,28 @@ class Keeper:
         if child is self.supervisor and self.reload_wanted:
             self.reload_wanted = False
             self._send(child, {"type": "reload"})
+        if child.slot < 0:
+            self._pair_up()
+
+    def _pair_up(self) -> None:
+        """One of the two is new: supervisor and enforcer speak over a pair that nobody else holds."""
+        if self.enforcer is None or self.enforcer.channel is None or self.supervisor.channel is None:
+            return
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for child, end in zip((self.supervisor, self.enforcer), pair, strict=True):
+            with end:
+                self._send(child, {"type": "peer"}, [end.fileno()])
 
     def _start_message(self, child: Child) -> Start:
         fds = {"policy": self.policy}
         fds.update({f"prefix.{index}": fd for index, fd in enumerate(self.prefixes)})
         fds.update({f"region.{kind}": fd for kind, fd in self.plan.regions.items()})
-        if child.slot >= 0:
+        if child is self.enforcer:
+            fds = {
+                "beat": self.enforcer_beat_fd,
+                "floor": self.plan.floor,
+            }  # no secret
+        elif child.slot >= 0:
             fds.update({} if self.held else self.ports.fds(child.slot))
         else:
             fds["beat"] = self.beat_fd
@@ -267,7 +294,7 @@ class Keeper:
         child.fast_deaths = child.fast_deaths + 1 if fast else 0
         child.restarts += 1
         late = child.fast_deaths - FAST_DEATHS
-        if late >= 0 and not self.ready:
+        if late >= 0 and not self.ready and child is not self.enforcer:
             hint = "the reason is in its log (stderr)"
             say_error(InternalError(f"{child.name} does not come up: giving up", hint=hint), as_json=self.plan.as_json)
             self._stop_now(1)
@@ -280,7 +307,10 @@ class Keeper:
         self._tell_children()
 
     def _ending(self, child: Child) -> bool:
-        """Whether this child, once gone, stays gone. While workers drain, the supervisor still reads their rings."""
+        """Whether this child, once gone, stays gone. While workers drain, the supervisor still reads their rings. Of a
+        successor the enforcer starts when it serves."""
+        if child is self.enforcer and (self.held or self.enforcer_end_ns):
+            return True
         return self.exit_code is not None or (
             self.draining and (child is not self.supervisor or not self._workers_alive())
         )
@@ -451,12 +481,24 @@ class Keeper:
                         worker.kill()
             return
         if self.supervisor.process is None:
-            self.exit_code = 0
+            self._end_enforcer(now_ns)
         elif not self.supervisor_end_ns:
             self.supervisor_end_ns = now_ns + int(SUPERVISOR_END_S * 1e9)
             self._send(self.supervisor, {"type": "drain", "deadline_s": SUPERVISOR_END_S})
         elif self.supervisor.channel is None or now_ns >= self.supervisor_end_ns:
             self.supervisor.kill()
+
+    def _end_enforcer(self, now_ns: int, *, leave: bool = False) -> None:
+        """The last to go. leave: what is in the kernel is the successor's."""
+        if self.enforcer is None or self.enforcer.process is None:
+            if self.supervisor.process is None:
+                self.exit_code = 0
+        elif not self.enforcer_end_ns:
+            self.enforcer_end_ns = now_ns + int(ENFORCER_END_S * 1e9)
+            self._send(self.enforcer, {"type": "drain", "leave": leave})
+        elif now_ns >= self.enforcer_end_ns:
+            self.log.error("%s (pid %d) does not end: killed", self.enforcer.name, self.enforcer.process.pid)
+            self.enforcer.kill()
 
     # ── upgrades: as the one that goes, and as the one that comes ──
 
@@ -497,6 +539,7 @@ class Keeper:
         self._send(self.supervisor, {"type": "upgraded", "number": self.upgrade_number, **answer})
 
     def _taken_over(self) -> None:
+        self._end_enforcer(time.monotonic_ns(), leave=True)
         if not self.draining:
             self._let_go(remove=False)
 
@@ -528,6 +571,8 @@ class Keeper:
             fds = self.ports.fds(worker.slot)
             self._send(worker, {"type": "listen", "names": list(fds)}, list(fds.values()))
         self._send(self.supervisor, {"type": "go"})
+        if self.enforcer is not None:
+            self._start(self.enforcer)
         for given in self.unwanted:
             given.close()
         self.unwanted = []
@@ -555,7 +600,8 @@ class Keeper:
         self._drop_predecessor()
         if not self.succession.done:
             self.selector.close()
-        for fd in (self.policy, *self.prefixes, *self.plan.regions.values(), self.beat_fd, self.plan.lock):
+        beats = [self.beat_fd, *([self.enforcer_beat_fd] if self.enforcer is not None else [])]
+        for fd in (self.policy, *self.prefixes, *self.plan.regions.values(), *beats, self.plan.lock):
             os.close(fd)
 
 

@@ -52,7 +52,7 @@ class ListenerPlan:
 class Plan:
     """Everything the keeper needs. Descriptors are numbers in the keeper's own table."""
 
-    roles: dict[str, list[str]]  # argv of "worker" and "supervisor"; the channel's descriptor is appended
+    roles: dict[str, list[str]]  # argv by role; the channel's descriptor is appended. "enforcer": where there is one
     workers: int
     listeners: list[ListenerPlan]
     regions: dict[str, int]  # kind -> memfd
@@ -74,6 +74,7 @@ class Plan:
     serving: int = -1  # memfd with the pid of the keeper that serves, shared by all that succeed one another
     waiter_pid: int = 0  # who waits for the gateway to end, other than a service manager; 0: nobody
     users: dict[str, tuple[int, int]] = field(default_factory=dict)  # role -> uid, gid; empty: all are who we are
+    floor: int = -1  # sealed memfd: what the enforcer may never do, whoever asks; -1: there is none
     as_json: bool = False  # how to say why it cannot start
 
     def to_fd(self) -> int:
@@ -85,7 +86,7 @@ class Plan:
 
     def descriptors(self) -> list[int]:
         sockets = [fd for each in self.handed.values() for fd in each.fds]
-        more = [fd for fd in (self.predecessor, self.serving) if fd >= 0]
+        more = [fd for fd in (self.predecessor, self.serving, self.floor) if fd >= 0]
         inherited = [int(fd) for fd in self.inherited] + [fd for fds in self.kept.values() for fd in fds]
         return [*self.regions.values(), self.policy, *self.prefixes, self.lock, *inherited, *sockets, *more]
 
@@ -123,7 +124,7 @@ class Start:
     listeners: list[ListenerPlan]  # with the ports really bound
     settings: dict[str, Any]
     children: list[dict[str, Any]]
-    fds: dict[str, int]  # "beat", "policy", "prefix.0"…, "region.KIND", "listener.0"…
+    fds: dict[str, int]  # "beat", "policy", "prefix.0"…, "region.KIND", "listener.0"…; the enforcer's: "beat", "floor"
     user: tuple[int, int] | None = None  # uid and gid to become; None: stays who the keeper is
     held: bool = False  # a predecessor still serves: no listeners and no admin side until "go"
 

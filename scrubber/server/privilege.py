@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -22,12 +23,16 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _PERMITTED, _INHERITABLE = 1, 2  # words of capset's data (the first 32 capabilities)
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL = 0, 1, 3, 5
-CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE = 6, 7, 8, 10
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 6, 7, 8, 10, 12
+CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 24, 38, 39
 # Of a keeper that root started: the state directory and Unix listeners are others' to own, children become others, low
 # ports are bound at a reload.
 KEPT_AS_ROOT = (
     CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE,
 )  # fmt: skip
+# What the enforcer is given more: its one capability, and until it has loaded its program what that takes.
+FOR_ENFORCER = (CAP_NET_ADMIN,)
+FOR_XDP = (CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF)
 _CAPABILITIES_MAX = 64  # more than any kernel has; the first that it does not know ends the list
 
 SECCOMP_MODES = {0: "", 1: "strict", 2: "filter"}
@@ -70,34 +75,41 @@ def drop_bounding(but: Collection[int] = ()) -> None:
                 break
 
 
-def drop_capabilities() -> None:
-    """All that are held."""
+def drop_capabilities(but: Collection[int] = ()) -> None:
+    """All that are held but these, of the first 32; those that are not held are not gained."""
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
-    _libc_call("capset", ctypes.byref(header), (ctypes.c_uint32 * 6)())
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    if but:
+        _libc_call("capget", ctypes.byref(header), data)
+    kept = data[_PERMITTED] & sum(1 << each for each in but)
+    _libc_call("capset", ctypes.byref(header), (ctypes.c_uint32 * 6)(kept, kept))
 
 
 def keep_for_successors() -> None:
-    """The keeper's part: nothing is gained by an exec any more, so what we hold for low ports, perhaps from the
-    interpreter's file, is handed on by us: the successor of an upgrade needs it, our children drop it."""
+    """The keeper's part: nothing is gained by an exec any more, so what we hold for low ports and for the enforcer,
+    perhaps from the interpreter's file, is handed on by us: the successor of an upgrade needs it, and so does the
+    enforcer; our other children drop it."""
     header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     _libc_call("capget", ctypes.byref(header), data)
-    bind = 1 << CAP_NET_BIND_SERVICE
-    if os.geteuid() != 0 and data[_PERMITTED] & bind:
-        data[_INHERITABLE] |= bind
-        _libc_call("capset", ctypes.byref(header), data)
-        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE)
+    for capability in (CAP_NET_BIND_SERVICE, CAP_NET_ADMIN):
+        if os.geteuid() != 0 and data[_PERMITTED] & 1 << capability:
+            data[_INHERITABLE] |= 1 << capability
+            _libc_call("capset", ctypes.byref(header), data)
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
     no_new_privileges()
     not_dumpable()
 
 
-def give_up(user: tuple[int, int] | None = None) -> None:
-    """What a child of the keeper does before it looks at anything of a client's. `user`: uid and gid to become."""
+def give_up(user: tuple[int, int] | None = None, keep: Collection[int] = ()) -> None:
+    """What a child of the keeper does before it looks at anything of a client's. `user`: uid and gid to become;
+    `keep`: capabilities that stay."""
     no_new_privileges()
-    drop_bounding()
+    drop_bounding(keep)
     if user is not None:
+        if keep:
+            _prctl(_PR_SET_KEEPCAPS, 1)
         become(*user)
-    drop_capabilities()
+    drop_capabilities(keep)
     not_dumpable()
 
 
@@ -115,9 +127,15 @@ def may_change_user() -> bool:
     return os.geteuid() == 0 and found is not None and found.capabilities & wanted == wanted
 
 
-def keep_as_root() -> None:
+def may_administer() -> bool:
+    """Whether we hold what an enforcer needs: CAP_NET_ADMIN."""
+    found = Privileges.of(os.getpid())
+    return found is not None and bool(found.capabilities >> CAP_NET_ADMIN & 1)
+
+
+def keep_as_root(more: Collection[int] = ()) -> None:
     """What is left of root in a keeper that is executed after this."""
-    drop_bounding(KEPT_AS_ROOT)
+    drop_bounding((*KEPT_AS_ROOT, *more))
 
 
 @dataclass(frozen=True, slots=True)

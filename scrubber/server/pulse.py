@@ -38,8 +38,9 @@ def read_schedule(pid: int) -> Schedule | None:
 class Pulse:
     """One child's beat over time."""
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self, now_ns: int, wedged_ns: int = WEDGED_NS) -> None:
         self._checked_ns = now_ns
+        self._wedged_ns = wedged_ns
         self._beat = 0
         self._idle_ns = 0
         self._last: Schedule | None = None
@@ -61,4 +62,4 @@ class Pulse:
                 return False  # in the queue all along; its delay is added when it runs
             step_ns -= schedule.delay_ns - last.delay_ns
         self._idle_ns += max(step_ns, 0)
-        return self._idle_ns >= (WEDGED_NS if self.started else START_NS)
+        return self._idle_ns >= (self._wedged_ns if self.started else START_NS)

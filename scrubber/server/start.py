@@ -18,17 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from scrubber import _native
 from scrubber.admin import token
+from scrubber.config.enforcer import Enforcer
 from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
 from scrubber.config.origins import ORIGINS_IDLE, streams_of_worker
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.control.saved import Restored, SavedBlock, restore
+from scrubber.enforce.envelope import Floor
+from scrubber.enforce.net import net_of
 from scrubber.errors import KernelError, OperatorError
 from scrubber.mandate.compile_gateway import share_of_worker
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
+from scrubber.mandate.never_block import machine_addresses, never_block
 from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots
 from scrubber.server import block_file, images, memfd, outputs, privilege, secret, users
@@ -65,7 +71,8 @@ def prepare(
     """Everything made, and the plan of it. `former`: the keeper that we are to succeed; `inherited`: sockets of the
     service manager; `as_json`: how the keeper says why it cannot start. OperatorError, KernelError."""
     gateway = loaded.gateway
-    whose = users.look_up(gateway.users)
+    enforcer = gateway.enforcer if enforces(gateway) else None
+    whose = users.look_up(gateway.users, enforcer=enforcer is not None)
     supervisor = whose.get("supervisor")
     make_directory(gateway.state_dir, supervisor)
     make_directory(str(Path(gateway.admin.socket).parent), supervisor)
@@ -85,12 +92,16 @@ def prepare(
     try:
         regions, gauges = make_memory(gateway, former.handover.regions if former else {}, keys.memory)
         policy_fd, prefix_fds = images.seal(compiled.image, compiled.prefix_images)
+        floor = memfd.sealed("scrubber-floor", msgspec.json.encode(floor_of(policy, enforcer))) if enforcer else -1
     except OSError as error:
         hint = "choose smaller tables in [memory], or raise the limits on memory and open files"
         raise KernelError(f"no memory for the tables: {error.strerror or error}", hint=hint) from None
     restored = "" if former else bring_back(gateway.state_dir, keys, regions, (policy_fd, prefix_fds), policy)
     return Plan(
-        roles={role: python(f"scrubber.server.{role}") for role in ("worker", "supervisor", "upgrade")},
+        roles={
+            role: python(f"scrubber.server.{role}")
+            for role in ("worker", "supervisor", "upgrade", *(["enforcer"] if enforcer else []))
+        },
         workers=gateway.workers,
         listeners=listener_plans(policy),
         regions=regions,
@@ -108,7 +119,16 @@ def prepare(
             "connections_max": gateway.limits.connections_max,
             "restored": restored,
             "tls": bool(users.tls_files(gateway)),
+            "enforcer": {
+                "drop": list(enforcer.drop),
+                "interfaces": list(enforcer.interfaces),
+                "xdp_mode": enforcer.xdp_mode,
+                "on_stop": enforcer.on_stop,
+            }
+            if enforcer
+            else None,
         },
+        floor=floor,
         gateway_file=gateway.file,
         inherited={str(fd): name for fd, name in (inherited or {}).items()},
         handed=former.handover.listeners if former else {},
@@ -118,6 +138,36 @@ def prepare(
         waiter_pid=former.handover.waiter_pid if former else 0,
         users=whose,
         as_json=as_json,
+    )
+
+
+def enforces(gateway: Gateway) -> bool:
+    """Whether there is to be an enforcer, and may be one here."""
+    return gateway.enforcer is not None and gateway.enforce and privilege.may_administer()
+
+
+def enforcer_notice(gateway: Gateway) -> str:
+    """What the start says of it."""
+    if gateway.enforcer is None:
+        return "without an enforcer: blocks stay inside the gateway"
+    if not gateway.enforce:
+        return "without an enforcer, as this is a dry run"
+    if not privilege.may_administer():
+        return "without an enforcer, as nobody gave us CAP_NET_ADMIN: blocks stay inside the gateway"
+    return f"with an enforcer: blocks go down into the kernel ({', '.join(gateway.enforcer.drop)})"
+
+
+def floor_of(policy: PolicyInForce, enforcer: Enforcer) -> Floor:
+    """What the enforcer may never do, from the files and this machine as they are now."""
+    never = never_block(policy.resolved, policy.mandates, machine_addresses())
+    return Floor(
+        never=tuple(net_of(text) for text in never),
+        protects=tuple(net_of(text) for text in enforcer.protects),
+        v4_widest=enforcer.prefix_v4_widest,
+        v6_widest=enforcer.prefix_v6_widest,
+        ttl_ns_max=enforcer.ttl_max_ns,
+        hosts_max=enforcer.hosts_max,
+        prefixes_max=enforcer.prefixes_max,
     )
 
 
@@ -190,7 +240,9 @@ def become_keeper(plan: Plan) -> NoReturn:
         os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     fd = plan.to_fd()
     if plan.users:
-        privilege.keep_as_root()
+        enforcer = plan.settings["enforcer"]
+        xdp = privilege.FOR_XDP if enforcer and "xdp" in enforcer["drop"] else ()
+        privilege.keep_as_root((*privilege.FOR_ENFORCER, *xdp) if enforcer else ())
     os.execv(sys.executable, [*python("scrubber.server.keeper"), str(fd)])  # noqa: S606
 
 

@@ -43,6 +43,7 @@ from scrubber.server import child, images, log, memfd, outputs
 from scrubber.server.by_hand import ByHand
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat
+from scrubber.server.enforcement import Enforcement
 from scrubber.server.health import HealthChecks
 from scrubber.server.journal import Journal
 from scrubber.server.origins import Origins, places_of
@@ -107,7 +108,10 @@ class Supervisor:
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log, logger)
         self.journal.area_names = self.policy.area_names()
         self.saver = Saver(self.memory, self.journal, self.policy.gateway.state_dir, self.policy, logger)
-        self.by_hand = ByHand(self.memory, self.journal, self.saver.lifted)
+        self.enforcement = Enforcement(self.memory, self.journal, logger)
+        self.enforcement.use(self.policy, start.listeners)
+        self.enforces = start.settings.get("enforcer") is not None
+        self.by_hand = ByHand(self.memory, self.journal, self._lifted)
         self.origins = Origins(self.memory, self.journal)
         self.origins.claim(self.policy, begun=True)
         self.health = HealthChecks(self.memory, self.journal)
@@ -133,6 +137,10 @@ class Supervisor:
         if restored and all(child["restarts"] == 0 for child in start.children if child["role"] == "supervisor"):
             self.journal.record(acts.made("restore", restored))
 
+    def _lifted(self, kind: str, source: str) -> None:
+        self.saver.lifted(kind, source)
+        self.enforcement.lifted(kind, source)
+
     # ── life ──
 
     async def run(self) -> None:
@@ -152,6 +160,8 @@ class Supervisor:
                 self.every(BEAT_S, self._beat)
             if not self.ended.done():
                 self._watch(self.loop.create_task(self.saver.run()))
+                if self.enforces:
+                    self._watch(self.loop.create_task(self.enforcement.run()))
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
             self.every(TLS_LOOK_S, lambda: self.tls.look(self.policy.gateway))
@@ -239,6 +249,8 @@ class Supervisor:
             self.end()
         elif received.type == "export":
             self._watch(self.loop.create_task(self._export()))
+        elif received.type == "peer" and received.fds:
+            self.enforcement.meet(received.fds.pop())
         elif received.type == "go":
             if not self.go.done():
                 self.go.set_result(None)
@@ -324,6 +336,7 @@ class Supervisor:
                 listeners = await self._listen(policy)
                 workers = await self._put_in_force(policy, compiled)
                 self.overview.listeners = listeners
+                self.enforcement.use(policy, listeners)
                 await self.journal.use(policy.gateway.log)
             except ScrubberError as error:
                 self._reloaded(ok=False, message=error.message)
@@ -391,6 +404,7 @@ class Supervisor:
         self.names.answers = dict(policy.answers)
         self.origins.claim(policy)
         self.health.set(places_of(policy))
+        self.enforcement.use(policy, self.overview.listeners)
 
     async def _publish(self, policy: PolicyInForce, compiled: CompiledPolicy) -> None:
         """To the keeper, which keeps it and hands it on. PolicyRefused: the core does not find it sound."""
@@ -473,11 +487,14 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """Served.status."""
-        return await self.overview.status(self.policy, self.origins, self.names.errors)
+        found = await self.overview.status(self.policy, self.origins, self.names.errors)
+        return {**found, "enforcer": self.enforcement.describe() if self.enforces else None}
 
     def metrics(self) -> str:
         """Served.metrics."""
-        return metrics.render(self.overview.snapshot(self.policy, self.origins))
+        found = self.overview.snapshot(self.policy, self.origins)
+        found.enforcer = self.enforcement.describe() if self.enforces else None
+        return metrics.render(found)
 
     def acts(self, since: int) -> list[dict[str, Any]]:
         """Served.acts."""

@@ -13,23 +13,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scrubber.config.gateway import Gateway
-from scrubber.config.users import SUPERVISOR_UID, WORKER_UID, Users
+from scrubber.config.users import ENFORCER_UID, SUPERVISOR_UID, WORKER_UID, Users
 from scrubber.errors import KernelError, OperatorError
 from scrubber.server import privilege
 
 User = tuple[int, int]  # uid, gid
-DEFAULTS = {"supervisor": ("scrubber", SUPERVISOR_UID), "worker": ("scrubber-worker", WORKER_UID)}
+DEFAULTS = {
+    "supervisor": ("scrubber", SUPERVISOR_UID),
+    "worker": ("scrubber-worker", WORKER_UID),
+    "enforcer": ("scrubber-enforcer", ENFORCER_UID),
+}
 NOBODY = 65534
-HINT = 'name users of their own: [users] supervisor = "…", worker = "…" (configs/scrubber.sysusers makes both)'
+HINT = 'name users of their own: [users] supervisor = "…", worker = "…" (configs/scrubber.sysusers makes them all)'
 
 
-def look_up(users: Users) -> dict[str, User]:
-    """By role; empty where we may not become somebody else: then all run as who we are. OperatorError."""
+def look_up(users: Users, *, enforcer: bool = False) -> dict[str, User]:
+    """By role (`enforcer`: of that one, too); empty where we may not become somebody else: then all run as who we are.
+    OperatorError."""
     if not privilege.may_change_user():
         return {}
     found = {"supervisor": _user("supervisor", users.supervisor), "worker": _user("worker", users.worker)}
-    if found["supervisor"][0] == found["worker"][0]:
-        raise OperatorError("supervisor and workers have the same user", hint=HINT)
+    if enforcer:
+        found["enforcer"] = _user("enforcer", users.enforcer)
+    if len({uid for uid, _ in found.values()}) < len(found):
+        raise OperatorError(f"{' and '.join(found)} have the same user, or two of them have", hint=HINT)
     return found
 
 

@@ -1,0 +1,286 @@
+"""The supervisor's side of the enforcer: tells it what is wanted, hears what is in force.
+
+Owns: when the block table is looked at, which revision the enforcer has, what status and metrics say of it. Invariants:
+whatever was lost on the way, within RESYNC_S it is said again; nothing here waits for the enforcer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from scrubber import _native
+from scrubber.control import acts
+from scrubber.control.policy import PolicyInForce
+from scrubber.control.shut import Row, Shut, doors_of, terms_of
+from scrubber.enforce.backend import Door, Drop
+from scrubber.enforce.envelope import Terms
+from scrubber.enforce.messages import (
+    Counted,
+    Gone,
+    Hello,
+    NotAMessage,
+    Peer,
+    Resync,
+    Standing,
+    allowed_parts,
+    parts,
+)
+from scrubber.enforce.net import Net, is_host, net_of, net_text
+from scrubber.server.journal import Journal
+from scrubber.server.plan import ListenerPlan
+
+LOOK_S = 0.02  # from a block to here; the way through the enforcer takes less
+COMPARE_S = 30.0
+PAGE = 4096
+SHOWN = 20  # of the heaviest, in the status
+
+
+class Enforcement:
+    """Call `run` as a task, `use` with each policy, `meet` with each enforcer."""
+
+    def __init__(self, memory: _native.Memory, journal: Journal, logger: logging.Logger) -> None:
+        self._memory, self._journal, self._logger = memory, journal, logger
+        self._loop = asyncio.get_running_loop()
+        self._peer: Peer | None = None
+        self._shut = Shut([])
+        self._policy: PolicyInForce | None = None
+        self._listeners: list[ListenerPlan] = []
+        self._terms = Terms()
+        self._sent: dict[Net, Drop] = {}
+        self._lifted: list[Net] = []
+        self._epoch = -1
+        self._revision = 0
+        self._whole = True  # everything is to be said
+        self._compared_at = 0.0
+        self._allowed: tuple[Terms, list[Door]] | None = None  # as the enforcer was told
+        self.backends: list[tuple[str, str]] = []
+        self.in_force: dict[str, int] = {}
+        self.waiting = self.healed = 0
+        self.refused: Counter[str] = Counter()
+        self.refused_last: dict[str, str] = {}
+        self.counted: dict[Net, tuple[int, int]] = {}
+        self.packets = self.bytes = 0  # dropped since this supervisor began
+
+    # ── what is wanted ──
+
+    def use(self, policy: PolicyInForce, listeners: list[ListenerPlan]) -> None:
+        """From now on its mandates, doors and areas."""
+        self._policy, self._listeners = policy, listeners
+        self._terms = terms_of(policy)
+        self._whole = True
+
+    def lifted(self, kind: str, source: str) -> None:
+        """A source's blocks were taken out of the table."""
+        if self._peer is not None and kind in ("client", "prefix"):
+            self._lifted.append(net_of(source))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._peer is None or self._peer.waits:
+                continue
+            if self._whole:
+                await self._say_all()
+            elif self._loop.time() - self._compared_at >= COMPARE_S:
+                await self._compare_all()
+            else:
+                self._look()
+
+    def _look(self) -> None:
+        """What has changed since the last look, if anything."""
+        epoch = self._memory.blocks_epoch()
+        if epoch == self._epoch and not self._lifted:
+            return
+        self._epoch = epoch
+        touched, self._lifted = set(self._lifted), []
+        for net in touched:
+            self._shut.lift(net)
+        for rows in self._rows(changed=True):
+            touched |= self._shut.take(rows)
+        self._say(touched)
+
+    def _rows(self, *, changed: bool) -> Iterator[list[Row]]:
+        at: int | None = 0
+        while at is not None:
+            rows, at = _native.blocks_enforced(self._memory, at, PAGE, changed)
+            yield rows
+
+    def _say(self, touched: set[Net]) -> None:
+        """Of these sources: what is wanted where that is not what was said."""
+        now_ns = time.monotonic_ns()
+        put, remove = [], []
+        for net in touched:
+            drop = self._shut.drop(net, now_ns)
+            if drop is not None and self._sent.get(net) != drop:
+                put.append((net, drop.until_ns, drop.doors))
+                self._sent[net] = drop
+            elif drop is None and self._sent.pop(net, None) is not None:
+                remove.append(net)
+        if put or remove:
+            self._revision += 1
+            self._send_all(parts(self._revision, self._revision - 1, put, remove))
+
+    async def _say_all(self) -> None:
+        """To an enforcer that is new, or was left behind; and where the policy is another."""
+        peer, policy = self._peer, self._policy
+        if policy is None:
+            return
+        self._whole = False
+        bound = {each.key: (each.host, each.port) for each in self._listeners if not each.unix}
+        doors, areas = doors_of(policy, bound, self._shut.areas)
+        shut = await self._read_all(areas)
+        drops: dict[Net, Drop] = {}
+        for nets in _chunks(shut.nets()):
+            now_ns = time.monotonic_ns()
+            drops.update({net: drop for net in nets if (drop := shut.drop(net, now_ns)) is not None})
+            await asyncio.sleep(0)
+        if self._peer is not peer or self._policy is not policy:
+            self._whole = True
+            return
+        self._shut, self._sent = shut, drops
+        self._revision += 1
+        if self._allowed != (self._terms, doors):
+            self._allowed = (self._terms, doors)
+            self._send_all(allowed_parts(self._terms, tuple(doors)))
+        self._send_all(parts(self._revision, 0, [(net, *drop) for net, drop in drops.items()], []))
+
+    async def _compare_all(self) -> None:
+        """What the table has against what was said: blocks that others displaced are gone without a word."""
+        peer = self._peer
+        shut = await self._read_all(self._shut.areas)
+        if self._peer is not peer or self._whole:
+            return
+        self._shut = shut
+        for nets in _chunks(shut.nets() | set(self._sent)):
+            self._say(set(nets))
+            await asyncio.sleep(0)
+
+    async def _read_all(self, areas: list[frozenset[int]]) -> Shut:
+        """The whole table, in steps between which others have their turn."""
+        self._compared_at, self._lifted, self._epoch = self._loop.time(), [], self._memory.blocks_epoch()
+        shut = Shut(areas)
+        for rows in self._rows(changed=False):
+            shut.take(rows)
+            await asyncio.sleep(0)
+        return shut
+
+    def _send_all(self, messages: Iterator[Any]) -> None:
+        try:
+            for message in messages:
+                if self._peer is None or not self._peer.send(message):
+                    self._whole = True  # it reads too slowly: all of it, once it has caught up
+                    return
+            if self._peer is not None and self._peer.waits:
+                self._loop.add_writer(self._peer.fileno(), self._writable)
+        except Gone:
+            self._part()
+
+    def _writable(self) -> None:
+        if self._peer is None:
+            return
+        try:
+            self._peer.flush()
+        except Gone:
+            self._part()
+            return
+        if not self._peer.waits:
+            self._loop.remove_writer(self._peer.fileno())
+
+    # ── the enforcer ──
+
+    def meet(self, fd: int) -> None:
+        """Another enforcer, or the first."""
+        self._part()
+        self._peer = Peer(socket.socket(fileno=fd), enforcer=False)
+        self._loop.add_reader(self._peer.fileno(), self._readable)
+        self._whole, self._allowed = True, None
+
+    def _part(self) -> None:
+        if self._peer is not None:
+            self._loop.remove_reader(self._peer.fileno())
+            self._loop.remove_writer(self._peer.fileno())
+            self._peer.close()
+            self._peer = None
+        self.in_force, self.counted = {}, {}
+
+    def _readable(self) -> None:
+        while self._peer is not None:
+            try:
+                message = self._peer.receive()
+            except NotAMessage as why:
+                self._logger.error("the enforcer: not a message: %s", why)
+                continue
+            except Gone:
+                self._part()
+                return
+            if message is None:
+                return
+            self._hear(message)
+
+    def _hear(self, message: Any) -> None:
+        if isinstance(message, Hello):
+            self.backends = list(message.backends)
+        elif isinstance(message, Standing):
+            self.in_force, self.waiting, self.healed = message.in_force, message.waiting, message.healed
+            for net, why in message.refused:
+                self._refused(net, why)
+            self.refused["more"] += message.refused_more
+        elif isinstance(message, Counted):
+            for net, packets, count in message.rows:
+                before = self.counted.get(net, (0, 0))
+                self.counted[net] = (packets, count)
+                # An entry that was made anew counts from 0.
+                self.packets += packets - before[0] if packets >= before[0] else packets
+                self.bytes += count - before[1] if count >= before[1] else count
+        elif isinstance(message, Resync):
+            self._logger.error("the enforcer asks for everything anew: %s", message.reason)
+            self._whole, self._allowed = True, None
+
+    def _refused(self, net: Net, why: str) -> None:
+        """On the record once for each source and reason."""
+        source = net_text(net)
+        self.refused[why.partition(":")[0] if why.startswith(("full", "nft", "xdp", "route")) else "refused"] += 1
+        self._sent.pop(net, None)
+        if self.refused_last.get(source) == why:
+            return
+        if len(self.refused_last) > 1000:
+            self.refused_last.clear()
+        self.refused_last[source] = why
+        fields = {"scrubber.source": source, "scrubber.reason": why, "scrubber.source_kind": _kind(net)}
+        self._journal.record(acts.made("refuse", f"{source} does not go down into the kernel: {why}", **fields))
+
+    # ── what is said of it ──
+
+    def describe(self) -> dict[str, Any]:
+        """For the status document."""
+        heaviest = sorted(self.counted.items(), key=lambda row: -row[1][0])[:SHOWN]
+        return {
+            "here": self._peer is not None,
+            "backends": [{"name": name, "reason": why} for name, why in self.backends],
+            "in_force": dict(self.in_force),
+            "wanted": len(self._sent),
+            "waiting": self.waiting,
+            "healed": self.healed,
+            "refused": sum(self.refused.values()),
+            "dropped_packets": self.packets,
+            "dropped_bytes": self.bytes,
+            "heaviest": [
+                {"source": net_text(net), "packets": packets, "bytes": count} for net, (packets, count) in heaviest
+            ],
+        }
+
+
+def _chunks(nets: Collection[Net]) -> Iterator[list[Net]]:
+    ordered = list(nets)
+    return (ordered[at : at + PAGE] for at in range(0, len(ordered), PAGE))
+
+
+def _kind(net: Net) -> str:
+    return "client" if is_host(net) else "prefix"

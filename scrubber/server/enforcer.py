@@ -1,0 +1,325 @@
+"""The enforcer: the one process that may change the kernel's filters and routes.
+
+`python -m scrubber.server.enforcer FD`, started by the keeper. Owns: the loop between the supervisor's wishes and the
+backends. Invariants: what takes more than CAP_NET_ADMIN happens before anything is read from the supervisor; nothing of
+what the supervisor sends ends this process, or is done unless the envelope lets it; it beats between two batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import socket
+import sys
+import time
+from importlib import import_module
+
+import msgspec
+
+from scrubber.enforce.backend import Backend, Count, Door, Drop, Settings
+from scrubber.enforce.envelope import Envelope, Floor
+from scrubber.enforce.ladder import open_backends
+from scrubber.enforce.messages import (
+    ENTRIES_MAX,
+    REASON_CHARS,
+    REFUSED_MAX,
+    Allowed,
+    Change,
+    Counted,
+    Gone,
+    Hello,
+    NotAMessage,
+    Peer,
+    Resync,
+    Standing,
+)
+from scrubber.enforce.net import Net
+from scrubber.enforce.reconcile import Reconciler
+from scrubber.errors import ValueRefused
+from scrubber.server import child, log, memfd, privilege
+from scrubber.server.channel import Channel, ChannelClosed, ChannelError
+from scrubber.server.child import Beat
+from scrubber.server.plan import Start
+from scrubber.units import NS_PER_S
+
+TURN_S = 0.1  # at most between two beats while nothing happens
+COUNT_NS = NS_PER_S
+COMPARE_NS = 30 * NS_PER_S
+DISTURBED_NS = NS_PER_S // 5  # at most one look so soon after another, whoever disturbs
+MESSAGES_TURN = 64
+COUNTED_MAX = 10_000  # rows a second
+NEVER_MAX = 10_000_000
+LATER = ("encodings.ascii", "encodings.latin_1", "traceback")  # the interpreter may lie where nobody but root can read
+
+
+Ladder = tuple[list[Backend], list[tuple[str, str]]]  # open_backends
+
+
+class Enforcer:
+    """`run` until the keeper says drain, or is gone."""
+
+    def __init__(self, channel: Channel, beat: Beat, ladder: Ladder, floor: Floor, *, withdraw: bool) -> None:
+        self.log = logging.getLogger("scrubber")
+        self.channel, self.beat = channel, beat
+        self.backends, self.said = ladder
+        self.reconciler = Reconciler(self.backends, Envelope(floor), self.log.error)
+        self.withdraw = withdraw
+        self.peer: Peer | None = None
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(channel, selectors.EVENT_READ, self._keeper)
+        for backend in self.backends:
+            if backend.fileno() >= 0:
+                self.selector.register(backend.fileno(), selectors.EVENT_READ, self._disturbed)
+        self.ended = False
+        self._doors: tuple[Door, ...] = ()
+        self._allowed = False
+        self._never: list[Net] = []  # of an Allowed that is not whole
+        self._revision = 0  # of what is wanted
+        self._parts: tuple[dict[Net, Drop], list[Net]] | None = None  # of a change that is not whole
+        self._parts_all = False  # whether it replaces everything
+        self._wanted_max = 2 * (floor.hosts_max + floor.prefixes_max) + ENTRIES_MAX
+        self._to_say = False
+        self._compare_ns = 0
+        self._count_ns = 0
+        self._told: dict[Net, Count] = {}
+
+    # ── the loop ──
+
+    def run(self) -> None:
+        while not self.ended:
+            self.beat()
+            for key, _ in self.selector.select(self._pause_s()):
+                key.data()
+            now_ns = time.monotonic_ns()
+            self._work(now_ns)
+        self.reconciler.close(withdraw=self.withdraw)
+
+    def _pause_s(self) -> float:
+        if self.reconciler.waiting:
+            return 0.0
+        due_ns = self.reconciler.due_ns()
+        until_due_s = (due_ns - time.monotonic_ns()) / NS_PER_S if due_ns is not None else TURN_S
+        return min(max(until_due_s, 0.001), TURN_S)
+
+    def _work(self, now_ns: int) -> None:
+        if self.reconciler.waiting or (self.reconciler.due_ns() or now_ns + 1) <= now_ns:
+            self._to_say = True
+            left = self.reconciler.step(now_ns)
+        else:
+            left = False
+        if not left and now_ns >= self._compare_ns and self._revision:
+            self._compare(now_ns)
+        if now_ns >= self._count_ns:
+            self._count_ns = now_ns + COUNT_NS
+            self._tell_counts()
+        if self._to_say and not left:
+            self._tell_standing()
+        if self.peer is not None and self.peer.waits:
+            self._send(None)
+
+    def _compare(self, now_ns: int) -> None:
+        try:
+            found = self.reconciler.compare(now_ns)
+        except OSError as error:
+            self.log.error("the kernel does not say what is in force: %s", error)
+            found = 0
+        self._compare_ns = now_ns + COMPARE_NS
+        if found:
+            self._to_say = True
+            self.log.warning("%d differences between what is wanted and what the kernel has: made good", found)
+
+    def _disturbed(self) -> None:
+        soon_ns = time.monotonic_ns() + DISTURBED_NS
+        if any([backend.disturbed() for backend in self.backends]) and soon_ns < self._compare_ns:
+            self._compare_ns = soon_ns
+
+    # ── the keeper ──
+
+    def _keeper(self) -> None:
+        try:
+            while (received := self.channel.receive()) is not None:
+                if received.type == "peer" and received.fds:
+                    self._meet(socket.socket(fileno=received.fds.pop()))
+                elif received.type == "drain":
+                    self.ended = True
+                    self.withdraw = self.withdraw and not received.message["leave"]
+                received.close()
+        except ChannelClosed:
+            self.ended = True
+        except ChannelError as error:
+            self.log.error("the keeper broke the protocol: %s", error)
+            self.ended = True
+
+    # ── the supervisor ──
+
+    def _meet(self, sock: socket.socket) -> None:
+        """Another supervisor: it knows nothing of what was said before. What is in force stays meanwhile."""
+        self._part()
+        self.peer = Peer(sock, enforcer=True)
+        self.selector.register(self.peer, selectors.EVENT_READ, self._supervisor)
+        self._parts, self._told, self._revision, self._never = None, {}, 0, []
+        self._send(Hello(tuple((name, why[:REASON_CHARS]) for name, why in self.said)))
+
+    def _part(self) -> None:
+        if self.peer is not None:
+            self.selector.unregister(self.peer)
+            self.peer.close()
+            self.peer = None
+
+    def _supervisor(self) -> None:
+        for _ in range(MESSAGES_TURN):
+            if self.peer is None:
+                return
+            try:
+                message = self.peer.receive()
+            except NotAMessage as why:
+                self._resync(f"not a message: {why}")
+                continue
+            except Gone:
+                self._part()
+                return
+            if message is None:
+                return
+            if isinstance(message, Allowed):
+                self._obey_allowed(message)
+            elif isinstance(message, Change):
+                self._obey_change(message)
+
+    def _resync(self, why: str) -> None:
+        """What is in force stays; nothing that follows counts before everything is said anew."""
+        self.log.error("the supervisor: %s", why)
+        self._revision, self._parts = 0, None
+        self._send(Resync(why[:REASON_CHARS]))
+
+    def _obey_allowed(self, message: Allowed) -> None:
+        self._never += message.terms.never
+        if message.more and len(self._never) < NEVER_MAX:
+            return
+        terms = msgspec.structs.replace(message.terms, never=tuple(self._never))
+        self._never = []
+        try:
+            self.reconciler.use(terms, message.doors, doors_changed=message.doors != self._doors)
+        except (ValueRefused, ValueError, OSError) as error:
+            self._resync(f"not allowed so: {error}")
+            return
+        self._doors, self._allowed = message.doors, True
+
+    def _obey_change(self, message: Change) -> None:
+        if not self._allowed:
+            self._resync("a change before it was said what is allowed")
+            return
+        if self._parts is None:
+            if message.base not in (0, self._revision) or message.revision <= self._revision * (message.base != 0):
+                self._resync(f"revision {message.revision} follows {message.base}, here is {self._revision}")
+                return
+            self._parts, self._parts_all = ({}, []), message.base == 0
+        put, remove = self._parts
+        if len(put) + len(remove) > self._wanted_max:
+            self._resync(f"more than {self._wanted_max} at once")
+            return
+        put.update({net: Drop(until_ns, doors) for net, until_ns, doors in message.put})
+        remove += message.remove
+        if message.more:
+            return
+        self._parts = None
+        if self._parts_all:
+            self.reconciler.replace(put)
+        else:
+            self.reconciler.change(put, remove)
+        self._revision, self._to_say = message.revision, True
+
+    def _tell_standing(self) -> None:
+        reconciler = self.reconciler
+        refused = list(reconciler.refused.items())
+        lost = reconciler.refused_lost + max(len(refused) - REFUSED_MAX, 0)
+        reconciler.refused, reconciler.refused_lost, self._to_say = {}, 0, False
+        self._send(
+            Standing(
+                self._revision,
+                reconciler.in_force(),
+                reconciler.waiting,
+                [(net, why[:REASON_CHARS]) for net, why in refused[:REFUSED_MAX]],
+                lost,
+                reconciler.healed,
+            )
+        )
+
+    def _tell_counts(self) -> None:
+        if self.peer is None:
+            return
+        try:
+            counted = self.reconciler.counted()
+        except OSError as error:
+            self.log.error("the kernel does not say what it has dropped: %s", error)
+            return
+        told, self._told = self._told, counted
+        rows = [(net, *count) for net, count in counted.items() if told.get(net) != count][:COUNTED_MAX]
+        for at in range(0, len(rows), ENTRIES_MAX):
+            self._send(Counted(rows[at : at + ENTRIES_MAX]))
+
+    def _send(self, message: Hello | Standing | Counted | Resync | None) -> None:
+        """None: only what waits."""
+        if self.peer is None:
+            return
+        try:
+            if message is None:
+                self.peer.flush()
+            else:
+                self.peer.send(message)  # of one that does not read, what is too much is let fall
+        except Gone:
+            self._part()
+
+
+def prove_harmless() -> None:
+    """What must fail, fails. SystemExit: it did not."""
+    wanted = 1 << privilege.CAP_NET_ADMIN
+    found = privilege.Privileges.of(os.getpid())
+    if found is None or found.capabilities & ~wanted or not found.no_new_privs:
+        sys.exit("the enforcer holds more than CAP_NET_ADMIN: it does not start")
+    if found.uid != 0:
+        with contextlib.suppress(PermissionError):
+            os.setresuid(0, 0, 0)
+            sys.exit("the enforcer can become root again: it does not start")
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return
+    sys.exit("the enforcer may read packets: it does not start")
+
+
+def main(argv: list[str]) -> int:
+    """FD being the channel to the keeper."""
+    opened: list[tuple[Ladder, Floor]] = []
+
+    def open_all(start: Start) -> None:
+        for name in LATER:
+            import_module(name)
+        wanted = start.settings["enforcer"]
+        floor = msgspec.json.decode(memfd.read_all(start.fds["floor"]), type=Floor)
+        settings = Settings(
+            doors=(),
+            interfaces=tuple(wanted["interfaces"]),
+            hosts_max=floor.hosts_max,
+            prefixes_max=floor.prefixes_max,
+            xdp_mode=wanted["xdp_mode"],
+        )
+        opened.append((open_backends(wanted["drop"], settings), floor))
+
+    logger = log.setup("enforcer")
+    channel, start = child.begin(argv, open_all, keep=(privilege.CAP_NET_ADMIN,))
+    prove_harmless()
+    ((ladder, floor),) = opened
+    for name, why in ladder[1]:
+        if why:
+            logger.warning("%s is not available here: %s", name, why)
+    withdraw = start.settings["enforcer"]["on_stop"] == "withdraw"
+    Enforcer(channel, Beat(start.fds["beat"]), ladder, floor, withdraw=withdraw).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,291 @@
+"""The gateway with its enforcer: from a block in the proxy to a drop in the kernel, and back, whoever dies on the way.
+
+A gateway in a namespace of its own, attackers and people in another, at the end of one wire.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import GatewayFactory
+from tests.e2e.support import Gateway, alive, mandate_text, until
+from tests.net.space import Space, wire
+
+HERE, HERE6 = "198.18.0.1", "fd18::1"
+PERSON, ATTACKER, OTHER = "198.18.0.2", "198.18.1.1", "198.18.1.2"
+ATTACKER6 = "fd18:0:0:1::1"
+FLOOD = """
+[[rule]]
+name = "flood"
+per = "client"
+limit = "20/s burst 20"
+then = ["throttle 100ms", "block 10m"]
+"""
+
+
+@dataclass
+class Site:
+    """A gateway that listens on both families of its namespace, and who is at the other end of the wire."""
+
+    here: Space
+    there: Space
+    running: Gateway
+
+    @property
+    def port(self) -> int:
+        return self.running.ports[0]
+
+    def get(self, source: str = PERSON, timeout_s: float = 5.0) -> int:
+        """The status of a request from that address; TimeoutError: nothing came back."""
+        v6 = ":" in source
+        with self.there.inside():
+            sock = socket.create_connection((HERE6 if v6 else HERE, self.port), timeout_s, (source, 0))
+        with sock:
+            sock.sendall(b"GET /bytes/5 HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n")
+            return int(sock.recv(4096).split()[1])
+
+    def shut_out(self, source: str) -> bool:
+        """Whether a connection from there is not even refused."""
+        try:
+            self.get(source, 0.3)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def enforcer(self) -> dict[str, Any]:
+        return self.running.status()["enforcer"]  # type: ignore[no-any-return]
+
+    def in_force(self, count: int) -> bool:
+        return sum(self.enforcer()["in_force"].values()) == count
+
+    def table(self) -> str:
+        return self.here.run("nft", "list", "ruleset")
+
+    def pid(self, role: str, slot: int = -1) -> int:
+        return int(self.running.child(role, slot)["pid"])
+
+    def unblock(self, source: str) -> None:
+        assert self.running.admin("DELETE", f"/v1/blocks?source={source}")[0] == 200
+
+    def block(self, source: str, ttl_s: float = 60) -> None:
+        code, said = self.running.admin("POST", "/v1/blocks", {"source": source, "ttl_s": ttl_s, "reason": "a test"})
+        assert code == 201, said
+
+
+@pytest.fixture
+def site(spaces: Callable[[str], Space], gateway: GatewayFactory, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Starts a gateway with `[enforcer]` (lines of it: `enforcer`)."""
+    origins: list[subprocess.Popen[bytes]] = []
+
+    def start(*, enforcer: str = "", rules: str = FLOOD, top: str = "", **how: Any) -> Site:
+        here, there = spaces("gw"), spaces("out")
+        wire(here, f"in {HERE}/15 {HERE6}/32", there, f"out {PERSON}/15 fd18::2/32")
+        for address in (f"{ATTACKER}/15", f"{OTHER}/15", f"{ATTACKER6}/32"):
+            there.ip("address", "add", address, "dev", "out", *(["nodad"] if ":" in address else []))
+        origin = here.popen(
+            sys.executable,
+            "tests/e2e/origin.py",
+            "origin",
+            stdout=subprocess.PIPE,
+            env={**os.environ, "ORIGIN_PORT": "0"},
+        )
+        origins.append(origin)
+        assert origin.stdout is not None
+        port = int(origin.stdout.readline())
+        text = f"""
+workers = 1
+state_dir = "state"
+mandates = ["mandate.toml"]
+allow_unsigned = true
+{top}
+[enforcer]
+{enforcer}
+[[listener]]
+address = "{HERE}:8080"
+[[listener]]
+address = "[{HERE6}]:8080"
+[[area]]
+name = "site"
+default = true
+origins = ["127.0.0.1:{port}"]
+"""
+        running = gateway(text=text, mandate=mandate_text(rules), command=here.into(), **how)
+        found = Site(here, there, running)
+        until(lambda: found.enforcer()["here"])
+        return found
+
+    yield start
+    for origin in origins:
+        origin.terminate()
+        origin.wait(10)
+        assert origin.stdout is not None
+        origin.stdout.close()
+
+
+@pytest.mark.parametrize("source", [ATTACKER, ATTACKER6])
+def test_a_block_goes_down_and_comes_up_again(site: Callable[..., Site], source: str) -> None:
+    found = site()
+    assert found.get(source) == found.get() == 200
+    found.block(source)
+    until(lambda: found.in_force(1))
+    assert found.shut_out(source)
+    assert found.get() == 200
+    until(lambda: found.enforcer()["dropped_packets"] > 0)
+    found.unblock(source)
+    until(lambda: found.in_force(0))
+    assert found.get(source) == 200
+
+
+def test_a_flood_ends_in_the_kernel_and_costs_the_worker_nothing(site: Callable[..., Site]) -> None:
+    found = site()
+    worker = found.pid("worker", 0)
+
+    def flooded() -> bool:
+        try:
+            found.get(ATTACKER, 0.3)
+        except OSError:
+            return found.in_force(1)
+        return False
+
+    until(flooded)
+    before = cpu_s(worker)
+    counted = found.running.metric("scrubber_connections_accepted_total")
+    with found.there.inside():
+        for _ in range(300):  # SYNs that nobody answers
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.bind((ATTACKER, 0))
+            sock.connect_ex((HERE, found.port))
+            sock.close()
+    until(lambda: found.enforcer()["dropped_packets"] >= 300)
+    assert found.running.metric("scrubber_connections_accepted_total") == counted
+    assert cpu_s(worker) - before < 0.1
+    assert found.get() == 200
+    (heaviest,) = found.enforcer()["heaviest"]
+    assert heaviest["source"] == ATTACKER
+    assert heaviest["packets"] >= 300
+
+
+def test_a_block_ends_by_itself(site: Callable[..., Site]) -> None:
+    found = site()
+    found.block(ATTACKER, ttl_s=1.5)
+    until(lambda: found.shut_out(ATTACKER))
+    until(lambda: found.in_force(0))
+    assert ATTACKER not in found.table()
+    assert found.get(ATTACKER) == 200
+
+
+def test_an_enforcer_that_dies_leaves_the_drops_and_its_successor_has_them(site: Callable[..., Site]) -> None:
+    found = site()
+    for source in (ATTACKER, ATTACKER6):
+        found.block(source)
+    until(lambda: found.in_force(2))
+    killed = found.pid("enforcer")
+    os.kill(killed, signal.SIGKILL)
+    assert found.shut_out(ATTACKER)  # while nobody is there
+    until(lambda: found.pid("enforcer") not in (0, killed) and found.enforcer()["here"] and found.in_force(2))
+    assert found.shut_out(ATTACKER)
+    found.unblock(ATTACKER)
+    until(lambda: found.in_force(1))
+    assert found.get(ATTACKER) == 200
+    assert found.shut_out(ATTACKER6)
+
+
+def test_a_supervisor_that_dies_leaves_the_drops_and_its_successor_says_them_again(site: Callable[..., Site]) -> None:
+    found = site()
+    found.block(ATTACKER)
+    until(lambda: found.in_force(1))
+    killed = found.pid("supervisor")
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not alive(killed))
+    assert found.shut_out(ATTACKER)
+
+    def back() -> bool:
+        try:
+            return found.enforcer()["here"] and found.in_force(1)
+        except OSError:
+            return False
+
+    until(back)
+    found.block(OTHER)
+    until(lambda: found.in_force(2))
+    found.unblock(ATTACKER)
+    until(lambda: found.in_force(1))
+    assert found.get(ATTACKER) == 200
+
+
+def test_a_stop_takes_everything_out_or_leaves_it(site: Callable[..., Site]) -> None:
+    for leave in (False, True):
+        found = site(enforcer='on_stop = "leave"' if leave else "")
+        mine = found.here.run("nft", "list", "ruleset")
+        found.here.run("nft", "add", "table", "inet", "somebody")  # is never touched
+        found.block(ATTACKER)
+        until(lambda found=found: found.in_force(1))
+        assert found.running.stop() == 0
+        after = found.table()
+        assert "table inet somebody" in after
+        assert (ATTACKER in after) is leave
+        assert mine != after
+
+
+def test_what_somebody_else_takes_out_comes_back(site: Callable[..., Site]) -> None:
+    found = site()
+    found.block(ATTACKER)
+    until(lambda: found.in_force(1))
+    found.here.run("nft", "delete", "table", "inet", "scrubber")
+    until(lambda: found.shut_out(ATTACKER))
+    until(lambda: found.enforcer()["healed"] >= 1)
+
+
+def test_a_reload_that_moves_a_door(site: Callable[..., Site]) -> None:
+    found = site()
+    found.block(ATTACKER)
+    until(lambda: found.in_force(1))
+    text = found.running.file.read_text()
+    found.running.file.write_text(text.replace(f"{HERE}:8080", f"{HERE}:8081"))
+    assert found.running.admin("POST", "/v1/reload")[0] == 200
+    found.running.ports[0] = 8081
+    until(lambda: found.get() == 200)
+    until(lambda: found.shut_out(ATTACKER))
+
+
+def test_a_never_block_that_a_reload_adds_lifts_the_drop(site: Callable[..., Site]) -> None:
+    found = site()
+    found.block(ATTACKER)
+    until(lambda: found.in_force(1))
+    mandate = found.running.directory / "mandate.toml"
+    mandate.write_text(mandate_text(FLOOD, proportion=f'never_block = ["{ATTACKER}"]', serial=2))
+    assert found.running.admin("POST", "/v1/reload")[0] == 200
+    until(lambda: found.in_force(0))
+    assert found.get(ATTACKER) == 200
+    assert any("never" in act["message"] for act in found.running.status()["acts"])
+
+
+def test_who_holds_what(site: Callable[..., Site]) -> None:
+    """One capability in one process; the others cannot change a route."""
+    found = site()
+    for role, slot, wanted in (("supervisor", -1, 0), ("worker", 0, 0), ("enforcer", -1, 1 << 12)):
+        status = Path(f"/proc/{found.pid(role, slot)}/status").read_text()
+        held = dict(line.split(":\t", 1) for line in status.splitlines() if line.startswith("Cap"))
+        for kind in ("CapEff", "CapPrm", "CapBnd"):
+            assert int(held[kind], 16) == wanted, (role, kind)
+        assert {int(held[kind], 16) for kind in ("CapInh", "CapAmb")} == {0}
+        assert "NoNewPrivs:\t1" in status
+        assert "Uid:\t0" not in status
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
