@@ -41,8 +41,8 @@ def blocks_taken(memory: Memory, at: int, most: int, changed: bool) -> tuple:
 
 
 def blocks_enforced(memory: Memory, at: int, most: int, changed: bool) -> tuple:
-    """As blocks_taken, for the enforcer: each is (network, areas, expires_ns), of addresses and prefixes that packets are known to come
-    from. A network is its address in network order, then a byte of prefix length. changed: only those that it does not have yet."""
+    """As blocks_taken, for the enforcer: each is (network, areas, expires_ns, rule_id, hits), of addresses and prefixes that packets are
+    known to come from. A network is its address in network order, then a byte of prefix length. changed: only those that it does not have yet."""
     cdef uint64_t after = 0
     cdef bytearray held = blocks_claimed(memory, at, most, BLOCK_READER_ENFORCER, changed, &after)
     cdef const BlockEntry* e = <const BlockEntry*><char*>held
@@ -53,7 +53,7 @@ def blocks_enforced(memory: Memory, at: int, most: int, changed: bool) -> tuple:
             continue
         v4 = address_is_v4(&e[n].address)
         raw = (<char*>e[n].address.bytes)[12 if v4 else 0:16] + bytes((e[n].plen - (96 if v4 else 0),))
-        found.append((raw, tuple(areas_of(e[n].areas)), e[n].expires_ns))
+        found.append((raw, tuple(areas_of(e[n].areas)), e[n].expires_ns, e[n].rule_id, e[n].hits))
     return found, (after if after != U64_MAX else None)
 
 

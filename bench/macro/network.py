@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from pyroute2 import IPRoute  # type: ignore[import-untyped]
+from pyroute2 import IPRoute
 
 CLONE_NEWNET = 0x4000_0000  # unshare(2)
 _libc = ctypes.CDLL(None, use_errno=True)

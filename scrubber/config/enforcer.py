@@ -75,6 +75,14 @@ class Enforcer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         measured(parse_duration_ns, format_duration, parse_duration_ns("1s"), parse_duration_ns("31d")),
         Doc("No drop lasts longer without being renewed."),
     ] = msgspec.field(default=24 * 3600 * NS_PER_S, name="ttl_max")
+    quiet_ns: Annotated[
+        int,
+        measured(parse_duration_ns, format_duration, 0, parse_duration_ns("1d")),
+        Doc(
+            "Whoever sends nothing for so long is let back in before its time, after a probe of half as long in which "
+            "the gateway itself refuses it; `0s`: nobody. Blocks by hand last as long as they were asked for."
+        ),
+    ] = msgspec.field(default=300 * NS_PER_S, name="quiet")
     on_stop: Annotated[
         Literal["withdraw", "leave"],
         Doc(

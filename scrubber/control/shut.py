@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from scrubber.config.listener import listener_keys
 from scrubber.control.blocks import widest_prefixes
@@ -20,7 +21,14 @@ from scrubber.mandate.never_block import machine_addresses, never_block
 
 NUMBERS_MAX = 1 << 24  # hosts or prefixes, where no mandate says fewer
 
-Row = tuple[Net, tuple[int, ...], int]  # network, areas, expires_ns
+Row = tuple[Net, tuple[int, ...], int, int, int]  # network, areas, expires_ns, rule_id, hits
+
+
+class Bound(NamedTuple):
+    """One of a source's blocks."""
+
+    expires_ns: int
+    rule_id: int
 
 
 def doors_of(
@@ -71,13 +79,13 @@ class Shut:
     def __init__(self, areas: Sequence[frozenset[int]]) -> None:
         """`areas`: of each door, what it leads to."""
         self.areas = list(areas)
-        self._blocks: dict[Net, dict[tuple[int, ...], int]] = {}  # expiry by the areas that a block binds
+        self._blocks: dict[Net, dict[tuple[int, ...], Bound]] = {}  # by the areas that a block binds
 
     def take(self, rows: Iterable[Row]) -> set[Net]:
         """Blocks that are new or have changed; whose they are."""
         touched = set()
-        for net, areas, expires_ns in rows:
-            self._blocks.setdefault(net, {})[areas] = expires_ns
+        for net, areas, expires_ns, rule_id, _ in rows:
+            self._blocks.setdefault(net, {})[areas] = Bound(expires_ns, rule_id)
             touched.add(net)
         return touched
 
@@ -87,7 +95,7 @@ class Shut:
 
     def drop(self, net: Net, now_ns: int) -> Drop | None:
         """What its blocks amount to; None: no door is shut to it."""
-        alive = {areas: end for areas, end in self._blocks.get(net, {}).items() if end > now_ns}
+        alive = {areas: block.expires_ns for areas, block in self.blocks(net).items() if block.expires_ns > now_ns}
         if not alive:
             self._blocks.pop(net, None)
             return None
@@ -98,6 +106,10 @@ class Shut:
                 until_ns = min(until_ns, end_ns) if doors else end_ns  # what ends first; the rest is put again then
                 doors |= 1 << index
         return Drop(until_ns, doors) if doors else None
+
+    def blocks(self, net: Net) -> Mapping[tuple[int, ...], Bound]:
+        """Its blocks, by the areas that they bind."""
+        return self._blocks.get(net, {})
 
     def nets(self) -> set[Net]:
         """Whose blocks are known."""

@@ -1,7 +1,7 @@
 """The supervisor's side of the enforcer: tells it what is wanted, hears what is in force.
 
 Owns: when the block table is looked at, which revision the enforcer has, what status and metrics say of it. Invariants:
-whatever was lost on the way, within RESYNC_S it is said again; nothing here waits for the enforcer.
+whatever was lost on the way, within COMPARE_S it is said again; nothing here waits for the enforcer.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from scrubber import _native
 from scrubber.control import acts
+from scrubber.control.blocks import Source, parse_source
 from scrubber.control.policy import PolicyInForce
 from scrubber.control.shut import Row, Shut, doors_of, terms_of
+from scrubber.control.tend import Tender
 from scrubber.enforce.backend import Door, Drop
 from scrubber.enforce.envelope import Terms
 from scrubber.enforce.messages import (
@@ -32,8 +34,12 @@ from scrubber.enforce.messages import (
     parts,
 )
 from scrubber.enforce.net import Net, is_host, net_of, net_text
+from scrubber.mandate.bounds import mandate_bounds
+from scrubber.mandate.compile import rule_id
+from scrubber.mandate.schema import Mandate
 from scrubber.server.journal import Journal
 from scrubber.server.plan import ListenerPlan
+from scrubber.units import NS_PER_S, format_duration
 
 LOOK_S = 0.02  # from a block to here; the way through the enforcer takes less
 COMPARE_S = 30.0
@@ -44,13 +50,26 @@ SHOWN = 20  # of the heaviest, in the status
 class Enforcement:
     """Call `run` as a task, `use` with each policy, `meet` with each enforcer."""
 
-    def __init__(self, memory: _native.Memory, journal: Journal, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        memory: _native.Memory,
+        journal: Journal,
+        logger: logging.Logger,
+        *,
+        quiet_ns: int,
+        lift: Callable[[str, str], None],
+    ) -> None:
+        """`quiet_ns`: see Tender. `lift`: is told of a source whose blocks we took out of the table."""
         self._memory, self._journal, self._logger = memory, journal, logger
+        self._tender, self._lift = Tender(quiet_ns), lift
+        self._compare_s = min(COMPARE_S, max(quiet_ns / 2 / NS_PER_S, LOOK_S)) if quiet_ns else COMPARE_S
         self._loop = asyncio.get_running_loop()
         self._peer: Peer | None = None
         self._shut = Shut([])
         self._policy: PolicyInForce | None = None
         self._listeners: list[ListenerPlan] = []
+        self._mandates: dict[int, Mandate] = {}  # by clause
+        self._by_hand: set[int] = set()  # clauses of these
         self._terms = Terms()
         self._sent: dict[Net, Drop] = {}
         self._lifted: list[Net] = []
@@ -72,6 +91,8 @@ class Enforcement:
     def use(self, policy: PolicyInForce, listeners: list[ListenerPlan]) -> None:
         """From now on its mandates, doors and areas."""
         self._policy, self._listeners = policy, listeners
+        self._mandates = {rule_id(m.id, name): m for m in policy.mandates for name in ("", *(r.name for r in m.rules))}
+        self._by_hand = {rule_id(mandate.id, "") for mandate in policy.mandates}
         self._terms = terms_of(policy)
         self._whole = True
 
@@ -88,7 +109,7 @@ class Enforcement:
                 continue
             if self._whole:
                 await self._say_all()
-            elif self._loop.time() - self._compared_at >= COMPARE_S:
+            elif self._loop.time() - self._compared_at >= self._compare_s:
                 await self._compare_all()
             else:
                 self._look()
@@ -117,7 +138,7 @@ class Enforcement:
         now_ns = time.monotonic_ns()
         put, remove = [], []
         for net in touched:
-            drop = self._shut.drop(net, now_ns)
+            drop = self._drop(net, now_ns)
             if drop is not None and self._sent.get(net) != drop:
                 put.append((net, drop.until_ns, drop.doors))
                 self._sent[net] = drop
@@ -127,6 +148,16 @@ class Enforcement:
             self._revision += 1
             self._send_all(parts(self._revision, self._revision - 1, put, remove))
 
+    def _drop(self, net: Net, now_ns: int) -> Drop | None:
+        """What the kernel is to do with it, which is nothing while it is probed."""
+        drop = self._shut.drop(net, now_ns)
+        if drop is None:
+            self._tender.gone([net])
+            self.counted.pop(net, None)
+            return None
+        self._tender.dropped(net, drop.until_ns, now_ns)
+        return None if self._tender.probing(net) else drop
+
     async def _say_all(self) -> None:
         """To an enforcer that is new, or was left behind; and where the policy is another."""
         peer, policy = self._peer, self._policy
@@ -135,16 +166,16 @@ class Enforcement:
         self._whole = False
         bound = {each.key: (each.host, each.port) for each in self._listeners if not each.unix}
         doors, areas = doors_of(policy, bound, self._shut.areas)
-        shut = await self._read_all(areas)
+        self._shut, _ = await self._read_all(areas)
         drops: dict[Net, Drop] = {}
-        for nets in _chunks(shut.nets()):
+        for nets in _chunks(self._shut.nets()):
             now_ns = time.monotonic_ns()
-            drops.update({net: drop for net in nets if (drop := shut.drop(net, now_ns)) is not None})
+            drops.update({net: drop for net in nets if (drop := self._drop(net, now_ns)) is not None})
             await asyncio.sleep(0)
         if self._peer is not peer or self._policy is not policy:
             self._whole = True
             return
-        self._shut, self._sent = shut, drops
+        self._sent = drops
         self._revision += 1
         if self._allowed != (self._terms, doors):
             self._allowed = (self._terms, doors)
@@ -154,22 +185,79 @@ class Enforcement:
     async def _compare_all(self) -> None:
         """What the table has against what was said: blocks that others displaced are gone without a word."""
         peer = self._peer
-        shut = await self._read_all(self._shut.areas)
+        shut, hits = await self._read_all(self._shut.areas)
         if self._peer is not peer or self._whole:
             return
         self._shut = shut
+        due = self._tender.look(hits, time.monotonic_ns())
+        for net in due.lift:
+            self._let_in(net)
         for nets in _chunks(shut.nets() | set(self._sent)):
             self._say(set(nets))
             await asyncio.sleep(0)
 
-    async def _read_all(self, areas: list[frozenset[int]]) -> Shut:
-        """The whole table, in steps between which others have their turn."""
+    async def _read_all(self, areas: list[frozenset[int]]) -> tuple[Shut, dict[Net, int]]:
+        """The whole table, in steps between which others have their turn. And what the gateway itself refused of those
+        that no operator blocked."""
         self._compared_at, self._lifted, self._epoch = self._loop.time(), [], self._memory.blocks_epoch()
         shut = Shut(areas)
+        hits: Counter[Net] = Counter()
+        asked_for: set[Net] = set()
         for rows in self._rows(changed=False):
             shut.take(rows)
+            for net, _, _, rule, count in rows:
+                hits[net] += count
+                if rule in self._by_hand:
+                    asked_for.add(net)
             await asyncio.sleep(0)
-        return shut
+        return shut, {net: count for net, count in hits.items() if net not in asked_for}
+
+    # ── looking after them ──
+
+    def _let_in(self, net: Net) -> None:
+        """Nothing came of it for long, nor in its probe."""
+        source = parse_source(net_text(net))
+        if self._memory.block_remove(source.kind, source.text):
+            self._shut.lift(net)
+            self._lift(source.kind, source.text)
+            fields = {"scrubber.source": source.text, "scrubber.source_kind": source.kind}
+            self._journal.record(acts.made("unblock", f"unblock {source}: it sends nothing any more", **fields))
+
+    def _extend(self, net: Net, ttl_ns: int) -> None:
+        """Its blocks last so long again, as far as their mandates go."""
+        source = parse_source(net_text(net))
+        for areas, block in self._shut.blocks(net).items():
+            mandate = self._mandates.get(block.rule_id)
+            if mandate is None or block.rule_id in self._by_hand:
+                continue
+            bounds = mandate_bounds(mandate, self._policy.mandates if self._policy else ())
+            left_ns = int((mandate.head.expires.timestamp() - time.time()) * NS_PER_S)
+            wanted_ns = min(ttl_ns, left_ns)
+            if wanted_ns <= 0:
+                continue
+            answer = self._memory.block_put(
+                source.kind,
+                source.text,
+                list(areas),
+                wanted_ns,
+                bounds.block_ttl_max_ns,
+                bounds.blocks_max,
+                block.rule_id,
+            )
+            if answer == "extended":
+                self._say_extended(source, mandate, wanted_ns)
+
+    def _say_extended(self, source: Source, mandate: Mandate, ttl_ns: int) -> None:
+        said = f"extend {source} for {format_duration(ttl_ns)} under mandate {mandate.id}: it goes on sending"
+        fields = {
+            "scrubber.source": source.text,
+            "scrubber.source_kind": source.kind,
+            "scrubber.measure": "block",
+            "scrubber.ttl_s": ttl_ns / NS_PER_S,
+        }
+        self._journal.record(acts.made("extend", said, **fields))
+
+    # ── the way to the enforcer ──
 
     def _send_all(self, messages: Iterator[Any]) -> None:
         try:
@@ -233,12 +321,16 @@ class Enforcement:
                 self._refused(net, why)
             self.refused["more"] += message.refused_more
         elif isinstance(message, Counted):
+            now_ns = time.monotonic_ns()
             for net, packets, count in message.rows:
                 before = self.counted.get(net, (0, 0))
                 self.counted[net] = (packets, count)
+                self._tender.counted(net, packets, now_ns)
                 # An entry that was made anew counts from 0.
                 self.packets += packets - before[0] if packets >= before[0] else packets
                 self.bytes += count - before[1] if count >= before[1] else count
+            for net, ttl_ns in self._tender.still_sending(now_ns).items():
+                self._extend(net, ttl_ns)
         elif isinstance(message, Resync):
             self._logger.error("the enforcer asks for everything anew: %s", message.reason)
             self._whole, self._allowed = True, None

@@ -50,6 +50,7 @@ COUNT_NS = NS_PER_S
 COMPARE_NS = 30 * NS_PER_S
 DISTURBED_NS = NS_PER_S // 5  # at most one look so soon after another, whoever disturbs
 MESSAGES_TURN = 64
+SHARE_MAX = 20  # a twentieth of the time at most goes into asking the kernel what it has
 COUNTED_MAX = 10_000  # rows a second
 NEVER_MAX = 10_000_000
 LATER = ("encodings.ascii", "encodings.latin_1", "traceback")  # the interpreter may lie where nobody but root can read
@@ -113,8 +114,8 @@ class Enforcer:
         if not left and now_ns >= self._compare_ns and self._revision:
             self._compare(now_ns)
         if now_ns >= self._count_ns:
-            self._count_ns = now_ns + COUNT_NS
             self._tell_counts()
+            self._count_ns = _next_ns(now_ns, COUNT_NS)
         if self._to_say and not left:
             self._tell_standing()
         if self.peer is not None and self.peer.waits:
@@ -126,7 +127,7 @@ class Enforcer:
         except OSError as error:
             self.log.error("the kernel does not say what is in force: %s", error)
             found = 0
-        self._compare_ns = now_ns + COMPARE_NS
+        self._compare_ns = _next_ns(now_ns, COMPARE_NS)
         if found:
             self._to_say = True
             self.log.warning("%d differences between what is wanted and what the kernel has: made good", found)
@@ -271,6 +272,12 @@ class Enforcer:
                 self.peer.send(message)  # of one that does not read, what is too much is let fall
         except Gone:
             self._part()
+
+
+def _next_ns(begun_ns: int, every_ns: int) -> int:
+    """When to do again what was begun then: what takes long is done more rarely, so that blocks do not wait for it."""
+    now_ns = time.monotonic_ns()
+    return now_ns + max(every_ns, (now_ns - begun_ns) * (SHARE_MAX - 1))
 
 
 def prove_harmless() -> None:

@@ -108,7 +108,9 @@ class Supervisor:
         self.journal = Journal(self.memory, start.workers, self.policy.gateway.log, logger)
         self.journal.area_names = self.policy.area_names()
         self.saver = Saver(self.memory, self.journal, self.policy.gateway.state_dir, self.policy, logger)
-        self.enforcement = Enforcement(self.memory, self.journal, logger)
+        enforcer = self.policy.gateway.enforcer
+        quiet_ns = enforcer.quiet_ns if enforcer is not None else 0
+        self.enforcement = Enforcement(self.memory, self.journal, logger, quiet_ns=quiet_ns, lift=self.saver.lifted)
         self.enforcement.use(self.policy, start.listeners)
         self.enforces = start.settings.get("enforcer") is not None
         self.by_hand = ByHand(self.memory, self.journal, self._lifted)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import Gateway, alive, mandate_text, until
+from tests.e2e.support import SLOW, Gateway, alive, mandate_text, until
 from tests.net.space import Space, wire
 
 HERE, HERE6 = "198.18.0.1", "fd18::1"
@@ -89,7 +90,7 @@ def site(spaces: Callable[[str], Space], gateway: GatewayFactory, tmp_path: Path
     """Starts a gateway with `[enforcer]` (lines of it: `enforcer`)."""
     origins: list[subprocess.Popen[bytes]] = []
 
-    def start(*, enforcer: str = "", rules: str = FLOOD, top: str = "", **how: Any) -> Site:
+    def start(*, enforcer: str = "", rules: str = FLOOD, top: str = "", proportion: str = "", **how: Any) -> Site:
         here, there = spaces("gw"), spaces("out")
         wire(here, f"in {HERE}/15 {HERE6}/32", there, f"out {PERSON}/15 fd18::2/32")
         for address in (f"{ATTACKER}/15", f"{OTHER}/15", f"{ATTACKER6}/32"):
@@ -121,7 +122,7 @@ name = "site"
 default = true
 origins = ["127.0.0.1:{port}"]
 """
-        running = gateway(text=text, mandate=mandate_text(rules), command=here.into(), **how)
+        running = gateway(text=text, mandate=mandate_text(rules, proportion=proportion), command=here.into(), **how)
         found = Site(here, there, running)
         until(lambda: found.enforcer()["here"])
         return found
@@ -151,15 +152,7 @@ def test_a_block_goes_down_and_comes_up_again(site: Callable[..., Site], source:
 def test_a_flood_ends_in_the_kernel_and_costs_the_worker_nothing(site: Callable[..., Site]) -> None:
     found = site()
     worker = found.pid("worker", 0)
-
-    def flooded() -> bool:
-        try:
-            found.get(ATTACKER, 0.3)
-        except OSError:
-            return found.in_force(1)
-        return False
-
-    until(flooded)
+    until(lambda: flooded(found, ATTACKER))
     before = cpu_s(worker)
     counted = found.running.metric("scrubber_connections_accepted_total")
     with found.there.inside():
@@ -176,6 +169,50 @@ def test_a_flood_ends_in_the_kernel_and_costs_the_worker_nothing(site: Callable[
     (heaviest,) = found.enforcer()["heaviest"]
     assert heaviest["source"] == ATTACKER
     assert heaviest["packets"] >= 300
+
+
+def flooded(found: Site, source: str) -> bool:
+    """One request more; whether the kernel has it."""
+    try:
+        found.get(source, 0.3)
+    except OSError:
+        return found.in_force(1)
+    return False
+
+
+def test_who_goes_on_sending_is_shut_out_for_longer_as_far_as_the_mandate_goes(site: Callable[..., Site]) -> None:
+    found = site(
+        rules=FLOOD.replace("block 10m", "block 2s"), proportion='block_ttl_max = "5s"\nclients_share_max = "50%"'
+    )
+    until(lambda: flooded(found, ATTACKER))
+    begun = time.monotonic()
+    while time.monotonic() < begun + 4:
+        assert found.shut_out(ATTACKER)  # which sends a SYN
+    assert [act["event.action"] for act in found.running.status()["acts"]].count("extend") >= 1
+    until(lambda: found.in_force(0))
+    assert time.monotonic() < begun + 5 + 2 * SLOW
+
+
+def test_who_falls_silent_is_let_back_in_after_a_probe(site: Callable[..., Site]) -> None:
+    found = site(enforcer='quiet = "1s"')
+    until(lambda: flooded(found, ATTACKER))
+    found.block(OTHER, ttl_s=600)  # by hand: stays
+    until(lambda: "it sends nothing any more" in str(found.running.status()["acts"]))
+    assert found.get(ATTACKER) == 200
+    assert found.in_force(1)
+    assert found.shut_out(OTHER)
+
+
+def test_who_comes_in_its_probe_stays_out(site: Callable[..., Site]) -> None:
+    found = site(enforcer='quiet = "1s"')
+    until(lambda: flooded(found, ATTACKER))
+    begun = time.monotonic()
+    probed = 0
+    while time.monotonic() < begun + 5:
+        probed += not found.shut_out(ATTACKER)  # refused by the gateway, not by the kernel
+        time.sleep(0.9 if found.in_force(1) else 0.05)
+    assert "it sends nothing any more" not in str(found.running.status()["acts"])
+    until(lambda: found.in_force(1))
 
 
 def test_a_block_ends_by_itself(site: Callable[..., Site]) -> None:

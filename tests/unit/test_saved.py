@@ -244,8 +244,8 @@ def test_what_the_enforcer_gets(start: Start) -> None:
     def taken(*, changed: bool) -> dict[str, int]:
         rows, at = _native.blocks_enforced(memory, 0, 10**6, changed)
         assert at is None
-        assert all(areas == (0, 1) for _, areas, _ in rows)
-        return {net_text(net): expires_ns for net, _, expires_ns in rows}
+        assert all((areas, rule, hits) == ((0, 1), HAND, 0) for _, areas, _, rule, hits in rows)
+        return {net_text(row[0]): row[2] for row in rows}
 
     for kind, source in (("client", "203.0.114.1"), ("client", "2001:db8::1"), ("prefix", "203.0.112.0/24")):
         assert put(kind, source) == "new"

@@ -83,15 +83,15 @@ def test_what_there_is_no_door_for_stays_open(policy: Policy) -> None:
 
 def test_a_door_is_shut_where_everything_behind_it_is_bound() -> None:
     shut = Shut([frozenset({0}), frozenset({0, 1}), frozenset({2}), frozenset()])
-    assert shut.take([(A, (0,), 50 * S)]) == {A}
+    assert shut.take([(A, (0,), 50 * S, 0, 0)]) == {A}
     assert shut.drop(A, S) == Drop(50 * S, 0b1)
     assert shut.drop(B, S) is None
-    shut.take([(A, (1, 3), 40 * S)])
+    shut.take([(A, (1, 3), 40 * S, 0, 0)])
     assert shut.drop(A, S) == Drop(40 * S, 0b11)  # until the first of those that it takes
     assert shut.drop(A, 41 * S) == Drop(50 * S, 0b1)
-    shut.take([(A, (0, 1), 90 * S)])
+    shut.take([(A, (0, 1), 90 * S, 0, 0)])
     assert shut.drop(A, S) == Drop(90 * S, 0b11)  # by one block alone
-    shut.take([(B, (3,), 90 * S)])
+    shut.take([(B, (3,), 90 * S, 0, 0)])
     assert shut.drop(B, S) is None  # of an area that no door leads to
     assert shut.nets() == {A, B}
     assert shut.drop(A, 90 * S) is None
