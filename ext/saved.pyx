@@ -42,7 +42,8 @@ def blocks_taken(memory: Memory, at: int, most: int, changed: bool) -> tuple:
 
 def blocks_enforced(memory: Memory, at: int, most: int, changed: bool) -> tuple:
     """As blocks_taken, for the enforcer: each is (network, areas, expires_ns, rule_id, hits), of addresses and prefixes that packets are
-    known to come from. A network is its address in network order, then a byte of prefix length. changed: only those that it does not have yet."""
+    known to come from. A network is its address in network order, then a byte of prefix length. changed: only those that it does not have
+    yet."""
     cdef uint64_t after = 0
     cdef bytearray held = blocks_claimed(memory, at, most, BLOCK_READER_ENFORCER, changed, &after)
     cdef const BlockEntry* e = <const BlockEntry*><char*>held
