@@ -79,11 +79,11 @@ wstest:
 	  --target build/wstest.new autobahntestsuite==0.8.2 >build/wstest.log 2>&1 && mv build/wstest.new build/wstest; } \
 	  || echo "Autobahn's suite could not be installed (build/wstest.log): its test is skipped"
 
-# Tests beside each other on two processes; before them what does not hinder the other.
+# Tests beside each other on three processes, as a third of the time they wait for something; before them what does not hinder the other.
 test: test-tools
 	$(MAKE) --no-print-directory -j2 build wstest
 	$(MAKE) --no-print-directory -j2 lint bench-smoke
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 # Kernel drops and routes alone; they are in `test` as well. Skips with a reason where no namespace may be made.
 test-net: test-tools build
@@ -109,7 +109,7 @@ define flavour_run
 	$(call flavour_tree,$(1))
 	cd build/tree-$(1) && export PYTHONPATH=$$PWD SCRUBBER_BUILD=$(1) \
 	  SCRUBBER_CORPORA="$${SCRUBBER_CORPORA:-$(CURDIR)/../shared/corpora}" $(2) && \
-	  $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	  $(CURDIR)/$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 endef
 
 SANITIZER = $$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)

@@ -50,6 +50,10 @@ METRICS = {
     "held_1m": "share of the clients",
     "held_10m": "share of the clients",
     "ns_judge_hot": "ns a request",
+    "to_kernel_ms_p50": "ms",
+    "to_kernel_ms_p99": "ms",
+    "to_kernel_ms_max": "ms",
+    "blocks_per_s": "blocks a second",
     **{f"ns_{piece}": "ns" for piece in ("parse", "fingerprint", "match", "admit", "prefix")},
     **{f"instructions_{piece}": "instructions" for piece in ("parse", "fingerprint", "match", "admit", "prefix")},
 }

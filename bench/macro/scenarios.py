@@ -13,6 +13,7 @@ from bench.macro.h2_abuse import H2_ABUSES
 from bench.macro.idle import IDLE, IDLE_TLS
 from bench.macro.micro import MICRO
 from bench.macro.post import POST
+from bench.macro.propagate import PROPAGATE
 from bench.macro.reject import REJECT
 from bench.macro.reload import RELOAD
 from bench.macro.scenario import Scenario
@@ -23,11 +24,11 @@ from bench.macro.workers import WORKERS
 
 HANDSHAKES = (HANDSHAKE_FULL, HANDSHAKE_RESUMED, HANDSHAKE_RSA)
 TRAFFIC = (CLEAN, CLEAN_NEW, POST, REJECT, BANNED, BODY_DOWN, BODY_UP, WEBSOCKET, TLS_CLEAN, H2, *HANDSHAKES)
-ALL: tuple[Scenario, ...] = (*TRAFFIC, IDLE, IDLE_TLS, DECIDE, WORKERS, RELOAD, *FLOODS, *H2_ABUSES, MICRO)
+ALL: tuple[Scenario, ...] = (*TRAFFIC, IDLE, IDLE_TLS, DECIDE, WORKERS, RELOAD, PROPAGATE, *FLOODS, *H2_ABUSES, MICRO)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}
 # What `--smoke` runs unless told otherwise: of the floods one of each tool, of abuse one that floods and one that
 # holds, of the handshakes the full ones.
-LONG: tuple[Scenario, ...] = (*FLOODS, *H2_ABUSES, HANDSHAKE_RSA, IDLE_TLS)
+LONG: tuple[Scenario, ...] = (*FLOODS, *H2_ABUSES, HANDSHAKE_RSA, IDLE_TLS, PROPAGATE)
 SMOKE = [scenario.name for scenario in ALL if scenario not in LONG]
 SMOKE += ["flood-get", "flood-slowloris", "flood-range", "h2-abuse-rapid-reset", "h2-abuse-windows-held"]
 # Names that stand for several.

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 
 from scrubber.config.gateway import Gateway
@@ -23,6 +24,7 @@ DEFAULTS = {
     "worker": ("scrubber-worker", WORKER_UID),
     "enforcer": ("scrubber-enforcer", ENFORCER_UID),
 }
+PROCESSES = {"supervisor": "supervisor", "worker": "workers", "enforcer": "enforcer"}
 NOBODY = 65534
 HINT = 'name users of their own: [users] supervisor = "…", worker = "…" (configs/scrubber.sysusers makes them all)'
 
@@ -35,8 +37,9 @@ def look_up(users: Users, *, enforcer: bool = False) -> dict[str, User]:
     found = {"supervisor": _user("supervisor", users.supervisor), "worker": _user("worker", users.worker)}
     if enforcer:
         found["enforcer"] = _user("enforcer", users.enforcer)
-    if len({uid for uid, _ in found.values()}) < len(found):
-        raise OperatorError(f"{' and '.join(found)} have the same user, or two of them have", hint=HINT)
+    for one, other in combinations(found, 2):
+        if found[one][0] == found[other][0]:
+            raise OperatorError(f"{PROCESSES[one]} and {PROCESSES[other]} have the same user", hint=HINT)
     return found
 
 
