@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from scrubber.enforce.backend import Backend, Count, Door, Drop
 from scrubber.enforce.envelope import Envelope, Terms
-from scrubber.enforce.net import Net, is_host, net_text
+from scrubber.enforce.net import Net, is_host
 from scrubber.units import NS_PER_S
 
 BATCH = 1000
@@ -210,9 +210,3 @@ class Reconciler:
                 backend.close(withdraw=withdraw)
             except OSError as error:
                 self._say(f"{backend.name}: {error}")
-
-
-def shown(nets: Iterable[Net]) -> str:
-    """A few of them, for a log line."""
-    some = [net_text(net) for net in nets][:5]
-    return ", ".join(some)

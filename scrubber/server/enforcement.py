@@ -44,6 +44,7 @@ from scrubber.units import NS_PER_S, format_duration
 LOOK_S = 0.02  # from a block to here; the way through the enforcer takes less
 COMPARE_S = 30.0
 PAGE = 4096
+REASONS_MAX = 10_000
 SHOWN = 20  # of the heaviest, in the status
 
 
@@ -81,8 +82,8 @@ class Enforcement:
         self.backends: list[tuple[str, str]] = []
         self.in_force: dict[str, int] = {}
         self.waiting = self.healed = 0
-        self.refused: Counter[str] = Counter()
-        self.refused_last: dict[str, str] = {}
+        self.refused = 0
+        self._reasons: dict[Net, str] = {}  # that are on the record
         self.counted: dict[Net, tuple[int, int]] = {}
         self.packets = self.bytes = 0  # dropped since this supervisor began
 
@@ -319,7 +320,7 @@ class Enforcement:
             self.in_force, self.waiting, self.healed = message.in_force, message.waiting, message.healed
             for net, why in message.refused:
                 self._refused(net, why)
-            self.refused["more"] += message.refused_more
+            self.refused += message.refused_more
         elif isinstance(message, Counted):
             now_ns = time.monotonic_ns()
             for net, packets, count in message.rows:
@@ -337,14 +338,14 @@ class Enforcement:
 
     def _refused(self, net: Net, why: str) -> None:
         """On the record once for each source and reason."""
-        source = net_text(net)
-        self.refused[why.partition(":")[0] if why.startswith(("full", "nft", "xdp", "route")) else "refused"] += 1
+        self.refused += 1
         self._sent.pop(net, None)
-        if self.refused_last.get(source) == why:
+        if self._reasons.get(net) == why:
             return
-        if len(self.refused_last) > 1000:
-            self.refused_last.clear()
-        self.refused_last[source] = why
+        if len(self._reasons) >= REASONS_MAX:
+            self._reasons.clear()
+        self._reasons[net] = why
+        source = net_text(net)
         fields = {"scrubber.source": source, "scrubber.reason": why, "scrubber.source_kind": _kind(net)}
         self._journal.record(acts.made("refuse", f"{source} does not go down into the kernel: {why}", **fields))
 
@@ -360,7 +361,7 @@ class Enforcement:
             "wanted": len(self._sent),
             "waiting": self.waiting,
             "healed": self.healed,
-            "refused": sum(self.refused.values()),
+            "refused": self.refused,
             "dropped_packets": self.packets,
             "dropped_bytes": self.bytes,
             "heaviest": [

@@ -213,7 +213,8 @@ class Enforcer:
             self._resync("a change before it was said what is allowed")
             return
         if self._parts is None:
-            if message.base not in (0, self._revision) or message.revision <= self._revision * (message.base != 0):
+            follows = message.base == self._revision < message.revision
+            if message.base and not follows:
                 self._resync(f"revision {message.revision} follows {message.base}, here is {self._revision}")
                 return
             self._parts, self._parts_all = ({}, []), message.base == 0
