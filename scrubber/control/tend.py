@@ -15,7 +15,7 @@ from scrubber.units import NS_PER_S
 
 ACTIVE_NS = 5 * NS_PER_S  # who sent so short a time ago still sends
 BEFORE_SHARE = 10  # it is extended in the last tenth of its time,
-BEFORE_NS_MIN = NS_PER_S  # or the last second
+BEFORE_NS_MIN = 5 * NS_PER_S // 2  # or so shortly before its end: counts come once a second
 PROBES_MAX = 1000  # at once: should all of them begin again together, the gateway bears it
 
 

@@ -29,12 +29,12 @@ def test_who_still_sends_is_extended_once_for_each_end() -> None:
     assert tender.still_sending(1199 * S) == {}
 
 
-def test_a_short_one_is_asked_in_its_last_second() -> None:
+def test_of_a_short_one_the_last_seconds_count() -> None:
     tender = Tender(0)
-    tender.dropped(A, 3 * S, 0)
+    tender.dropped(A, 4 * S, 0)
     tender.counted(A, 1, S)
     assert tender.still_sending(S) == {}
-    assert tender.still_sending(2 * S) == {A: 3 * S}
+    assert tender.still_sending(2 * S) == {A: 4 * S}
 
 
 def test_who_is_silent_is_probed_and_lifted() -> None:
