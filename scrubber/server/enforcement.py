@@ -249,7 +249,8 @@ class Enforcement:
                 self._say_extended(source, mandate, wanted_ns)
 
     def _say_extended(self, source: Source, mandate: Mandate, ttl_ns: int) -> None:
-        said = f"extend {source} for {format_duration(ttl_ns)} under mandate {mandate.id}: it goes on sending"
+        for_ = f"{format_duration(ttl_ns)} at most"  # the table cuts it to what the evidence allows
+        said = f"extend {source} for {for_} under mandate {mandate.id}: it goes on sending"
         fields = {
             "scrubber.source": source.text,
             "scrubber.source_kind": source.kind,
