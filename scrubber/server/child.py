@@ -15,7 +15,8 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from importlib import import_module
 
 from scrubber.server import privilege
 from scrubber.server.channel import Channel
@@ -43,6 +44,13 @@ def begin(
     privilege.give_up(start.user, keep)
     _bind_to_parent(start)  # a death signal is forgotten when privileges change
     return channel, start
+
+
+def import_as_root(names: Iterable[str]) -> None:
+    """What only root may be able to read is imported before we are somebody else."""
+    if os.geteuid() == 0:
+        for name in names:
+            import_module(name)
 
 
 def name_process(name: str) -> None:

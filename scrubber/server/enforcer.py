@@ -15,7 +15,6 @@ import selectors
 import socket
 import sys
 import time
-from importlib import import_module
 
 import msgspec
 
@@ -53,7 +52,7 @@ MESSAGES_TURN = 64
 SHARE_MAX = 20  # a twentieth of the time at most goes into asking the kernel what it has
 COUNTED_MAX = 10_000  # rows a second
 NEVER_MAX = 10_000_000
-LATER = ("encodings.ascii", "encodings.latin_1", "traceback")  # the interpreter may lie where nobody but root can read
+LATER = ("encodings.ascii", "encodings.latin_1", "traceback")  # by us or what we import
 
 
 Ladder = tuple[list[Backend], list[tuple[str, str]]]  # open_backends
@@ -304,8 +303,7 @@ def main(argv: list[str]) -> int:
     opened: list[tuple[Ladder, Floor]] = []
 
     def open_all(start: Start) -> None:
-        for name in LATER:
-            import_module(name)
+        child.import_as_root(LATER)
         wanted = start.settings["enforcer"]
         floor = msgspec.json.decode(memfd.read_all(start.fds["floor"]), type=Floor)
         settings = Settings(

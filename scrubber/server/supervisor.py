@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import datetime
 import functools
-import importlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -537,10 +535,8 @@ class Supervisor:
 
 
 def import_later(start: Start) -> None:
-    """What only root may be able to read is imported before we are somebody else."""
-    if os.geteuid() == 0:
-        for name in (*LATER, *(LATER_TLS if start.settings.get("tls") else ())):
-            importlib.import_module(name)
+    """See child.begin."""
+    child.import_as_root((*LATER, *(LATER_TLS if start.settings.get("tls") else ())))
 
 
 async def serve(channel: Channel, start: Start, logger: logging.Logger) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import gateway, origin  # noqa: F401 - fixtures
 from tests.net.space import Space
+from tests.net.stage import Stage, build
 from tests.net.xdp_stage import Opener
 from tests.wanted import program
 
@@ -45,3 +46,17 @@ def why_not() -> str:
         return "network namespaces take root"
     tried = subprocess.run([program("unshare"), "-n", "true"], capture_output=True, text=True, check=False)
     return f"this machine makes no network namespaces: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+@pytest.fixture
+def stage(spaces: Callable[[str], Space]) -> Iterator[Stage]:
+    """A gateway's namespace, clients' and a neighbour's, wired."""
+    made = build(spaces)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def gate(spaces: Callable[[str], Space]) -> Space:
+    """A namespace alone, where no packets are needed."""
+    return spaces("gate")

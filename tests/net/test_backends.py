@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import select
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -38,7 +37,6 @@ from tests.net.stage import (
     Holder,
     Kin,
     Stage,
-    build,
     door,
     eventually,
     now,
@@ -54,13 +52,6 @@ of_both = pytest.mark.parametrize("kin", KINS, ids=["v4", "v6"])
 
 def those(*wanted: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", able(*wanted))
-
-
-@pytest.fixture
-def stage(spaces: Callable[[str], Space]) -> Iterator[Stage]:
-    made = build(spaces)
-    yield made
-    made.end()
 
 
 def same(found: dict[Net, Drop], wanted: dict[Net, Drop]) -> bool:

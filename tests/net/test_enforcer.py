@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import SLOW, Gateway, alive, mandate_text, until
+from tests.e2e.support import ROOT, SLOW, Gateway, alive, mandate_text, until
 from tests.net.space import Space, wire
 
 HERE, HERE6 = "198.18.0.1", "fd18::1"
@@ -319,6 +319,14 @@ def test_who_holds_what(site: Callable[..., Site]) -> None:
         assert {int(held[kind], 16) for kind in ("CapInh", "CapAmb")} == {0}
         assert "NoNewPrivs:\t1" in status
         assert "Uid:\t0" not in status
+
+
+def test_the_example_starts_as_it_stands(spaces: Callable[[str], Space], gateway: GatewayFactory) -> None:
+    """As root, on a machine that has none of our users; only its state and mandate lie elsewhere."""
+    text = (ROOT / "configs/enforcer.toml").read_text().replace("minimal-mandate.toml", "mandate.toml")
+    running = gateway(text=f'state_dir = "state"\n{text}', command=spaces("gw").into())
+    until(lambda: running.status()["enforcer"]["here"])
+    assert running.status()["enforcer"]["backends"] == [{"name": "nft", "reason": ""}]
 
 
 def cpu_s(pid: int) -> float:

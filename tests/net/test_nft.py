@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -23,7 +23,7 @@ from scrubber.enforce.nft import Nft
 from scrubber.enforce.nft_batch import BATCH, FULL, Batches, Refused
 from scrubber.enforce.nft_layout import Cut, Put, Slot, cut_text, put_text, slot_named
 from tests.net.space import Space
-from tests.net.stage import FIRST, NS, SECOND, V4, V6, Kin, Stage, build, door, eventually, now, until
+from tests.net.stage import FIRST, NS, SECOND, V4, V6, Kin, Stage, door, eventually, now, until
 from tests.net.test_backends import of_both, same
 from tests.wanted import program
 
@@ -31,19 +31,6 @@ MANY = 100_000
 RATE_MIN = 50_000  # hosts put in a second of CPU
 NOBODY = 65534
 both_hooks = pytest.mark.parametrize("name", ["nft", "nft-ingress"])
-
-
-@pytest.fixture
-def stage(spaces: Callable[[str], Space]) -> Iterator[Stage]:
-    made = build(spaces)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def gate(spaces: Callable[[str], Space]) -> Space:
-    """A namespace alone, where no packets are needed."""
-    return spaces("gate")
 
 
 def opened(gate: Space, **settings: object) -> Nft:

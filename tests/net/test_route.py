@@ -21,7 +21,7 @@ from scrubber.enforce.netlink import NLM_F_DUMP, RTM_GETLINK, RTM_NEWROUTE, Netl
 from scrubber.enforce.route import RULE_PRIORITY, TUN, Route
 from scrubber.enforce.table import OF_ANOTHER, RouteTable
 from tests.net.space import Space
-from tests.net.stage import FIRST, KINS, NS, V4, V6, Holder, Kin, Stage, build, door, now, until
+from tests.net.stage import FIRST, KINS, NS, V4, V6, Holder, Kin, Stage, door, now, until
 from tests.wanted import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,18 +29,6 @@ MANY = 100_000
 ONE_DOOR = Settings((door(FIRST),), hosts_max=MANY)
 
 of_both = pytest.mark.parametrize("kin", KINS, ids=["v4", "v6"])
-
-
-@pytest.fixture
-def stage(spaces: Callable[[str], Space]) -> Iterator[Stage]:
-    made = build(spaces)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def gate(spaces: Callable[[str], Space]) -> Space:
-    return spaces("gate")
 
 
 @contextlib.contextmanager

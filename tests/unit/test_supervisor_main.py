@@ -14,7 +14,6 @@ def ended_by(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
     async def serve(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(supervisor.os, "geteuid", lambda: 1)
     monkeypatch.setattr(supervisor.child, "begin", lambda *_: (None, None))
     monkeypatch.setattr(supervisor.log, "setup", logging.getLogger)
     monkeypatch.setattr(supervisor, "serve", serve)
