@@ -122,7 +122,9 @@ def _enforcer(enforcer: Mapping[str, Any]) -> Text:
     if not enforcer["here"]:
         return Text("kernel: the enforcer is not there; what it put there ends by itself", "bold red")
     each = ", ".join(f"{count:,} by {name}" for name, count in enforcer["in_force"].items())
-    text = Text(f"kernel: sources dropped: {each or 'none'}; {enforcer['dropped_packets']:,} packets so far")
+    text = Text(f"kernel: sources dropped: {each}; {enforcer['dropped_packets']:,} packets so far")
+    if all(backend["reason"] for backend in enforcer["backends"]):
+        text = Text("kernel: nothing can be dropped there, so blocks stay inside the gateway", "bold red")
     if enforcer["waiting"]:
         text.append(f", {enforcer['waiting']:,} wait")
     if enforcer["refused"]:
