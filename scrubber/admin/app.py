@@ -22,6 +22,7 @@ from aiohttp import web
 
 from scrubber.admin.metrics import CONTENT_TYPE
 from scrubber.config.network import UNIX_PATH_BYTES_MAX
+from scrubber.control.blackholes import BlackholeOrder, FlowOrder, WithdrawOrder
 from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.drain import DrainOrder
 from scrubber.control.purge import PurgeOrder
@@ -53,6 +54,18 @@ class Served(Protocol):
         """What was done: source, expiry, case id, clause."""
 
     async def unblock(self, order: UnblockOrder) -> dict[str, Any]:
+        """What was done."""
+
+    def blackholes(self) -> list[dict[str, Any]]:
+        """Blackholes and FlowSpec rules that are wanted upstream."""
+
+    async def blackhole(self, order: BlackholeOrder) -> dict[str, Any]:
+        """What was done: target, time, clause, and what became of it."""
+
+    async def flow(self, order: FlowOrder) -> dict[str, Any]:
+        """The same of a FlowSpec rule."""
+
+    async def withdraw(self, order: WithdrawOrder) -> dict[str, Any]:
         """What was done."""
 
     async def drain(self, order: DrainOrder) -> dict[str, Any]:
@@ -113,6 +126,10 @@ def make_app(served: Served, token: str) -> web.Application:
             web.get("/v1/blocks", _blocks),
             web.post("/v1/blocks", _block),
             web.delete("/v1/blocks", _unblock),
+            web.get("/v1/blackholes", _blackholes),
+            web.post("/v1/blackholes", _blackhole),
+            web.post("/v1/flows", _flow),
+            web.delete("/v1/blackholes", _withdraw),
             web.post("/v1/drain", _drain),
             web.post("/v1/reload", _reload),
             web.post("/v1/upgrade", _upgrade),
@@ -162,6 +179,36 @@ async def _unblock(request: web.Request) -> web.Response:
     except msgspec.MsgspecError as error:
         return problem(400, str(error), "DELETE /v1/blocks?source=198.51.100.7")
     return _json(await request.app[SERVED].unblock(order))
+
+
+async def _blackholes(request: web.Request) -> web.Response:
+    found = request.app[SERVED].blackholes()
+    return _json({"count": len(found), "blackholes": found[:LISTED_MAX]})
+
+
+async def _blackhole(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=BlackholeOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), 'send {"net": "203.0.113.7", "ttl_s": 600, "reason": "…", "loss": "…"}')
+    return _json(await request.app[SERVED].blackhole(order), 201)
+
+
+async def _flow(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.json.decode(await request.read(), type=FlowOrder)
+    except msgspec.MsgspecError as error:
+        hint = 'send {"destination": "203.0.113.7", "source": "198.51.100.0/24", "ttl_s": 600, "reason": "…"}'
+        return problem(400, str(error), hint)
+    return _json(await request.app[SERVED].flow(order), 201)
+
+
+async def _withdraw(request: web.Request) -> web.Response:
+    try:
+        order = msgspec.convert(dict(request.query), WithdrawOrder)
+    except msgspec.MsgspecError as error:
+        return problem(400, str(error), "DELETE /v1/blackholes?target=203.0.113.7")
+    return _json(await request.app[SERVED].withdraw(order))
 
 
 async def _drain(request: web.Request) -> web.Response:

@@ -253,6 +253,7 @@ def _enforcer(text: Text, enforcer: Mapping[str, Any]) -> None:
     text.gauge("scrubber_enforcer_up", "1: there is an enforcer to talk to.", [({}, int(enforcer["here"]))])
     drops: list[tuple[Labels, float]] = [({"backend": name}, count) for name, count in enforcer["in_force"].items()]
     text.gauge("scrubber_kernel_drops", "Sources whose packets the kernel drops.", drops)
+    text.gauge("scrubber_kernel_hosts_covered", "Clients dropped with a prefix of theirs.", [({}, enforcer["covered"])])
     text.gauge("scrubber_kernel_drops_waiting", "Sources that wait to be put there.", [({}, enforcer["waiting"])])
     for what in ("packets", "bytes"):
         help_text = f"Of blocked sources, dropped by the kernel: {what}."
@@ -261,6 +262,19 @@ def _enforcer(text: Text, enforcer: Mapping[str, Any]) -> None:
     text.counter("scrubber_kernel_drops_refused", "Sources that the enforcer refused.", [({}, enforcer["refused"])])
     healed = "Differences between what was wanted and what the kernel had, made good."
     text.counter("scrubber_kernel_drops_healed", healed, [({}, enforcer["healed"])])
+    if enforcer["upstream"]:
+        _upstream(text, enforcer["upstream"])
+
+
+def _upstream(text: Text, upstream: Mapping[str, Any]) -> None:
+    able = int(upstream["reason"] == "")
+    text.gauge("scrubber_upstream_up", "1: blackholes can be announced.", [({}, able)])
+    announced: list[tuple[Labels, float]] = [({"kind": kind}, count) for kind, count in upstream["announced"].items()]
+    text.gauge("scrubber_upstream_announced", "What routers upstream are asked to drop.", announced)
+    text.counter("scrubber_upstream_refused", "Announcements that were refused.", [({}, upstream["refused"])])
+    if upstream["link_load"] is not None:
+        load = upstream["link_load"]
+        text.gauge("scrubber_link_load", "Of the line to the provider: its load, 1: full.", [({}, load)])
 
 
 def _state(text: Text, snapshot: Snapshot) -> None:

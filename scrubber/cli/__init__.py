@@ -15,6 +15,7 @@ from scrubber.cli.enforce import enforce
 from scrubber.cli.output import Commands
 from scrubber.cli.remote import block, blocks, drain, purge, reload, reopen, status, unblock, undrain, upgrade
 from scrubber.cli.run import run
+from scrubber.cli.upstream import blackhole, blackholes, flow, withdraw
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -29,5 +30,6 @@ def main() -> None:
 
 
 REMOTE = (status, blocks, block, unblock, drain, undrain, reload, purge, reopen, upgrade)
-for command in (run, check, *REMOTE, dev_cert, enforce):
+UPSTREAM = (blackholes, blackhole, flow, withdraw)
+for command in (run, check, *REMOTE, *UPSTREAM, dev_cert, enforce):
     main.add_command(command)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scrubber.cli import output
 from scrubber.errors import FilesRefused, OperatorError
+
+if TYPE_CHECKING:
+    from scrubber.config.upstream import Upstream
 
 
 @click.group()
@@ -17,7 +22,8 @@ def enforce() -> None:
 
 @enforce.command("bird-config")
 @click.argument("gateway", type=click.Path(path_type=Path), metavar="GATEWAY.toml")
-def bird_config(gateway: Path) -> None:
+@click.option("--provider", is_flag=True, help="What the routers at the other end need instead, one after the other.")
+def bird_config(gateway: Path, *, provider: bool) -> None:
     """Print the BIRD 2 configuration that announces this gateway's blackholes (docs/upstream.md)."""
     from scrubber.config.gateway import load_gateway  # noqa: PLC0415 - see check
     from scrubber.enforce import bird_config as bird  # noqa: PLC0415
@@ -32,6 +38,9 @@ def bird_config(gateway: Path) -> None:
         raise OperatorError(f"{gateway} has no [enforcer.upstream]", hint=hint)
     upstream = found.enforcer.upstream
     community = upstream.source_community
+    if provider:
+        output.stdout().file.write("\n".join(_provider_parts(upstream, found.enforcer.protects)))
+        return
     side = bird.Side(
         router_id=upstream.router_id,
         asn=upstream.asn,
@@ -46,3 +55,21 @@ def bird_config(gateway: Path) -> None:
         announced_max=upstream.announcements_max,
     )
     output.stdout().file.write(bird.bird_config(side))
+
+
+def _provider_parts(upstream: Upstream, protects: Sequence[str]) -> Iterator[str]:
+    """For each router that we announce to: the session with us, and the filter of what it takes."""
+    from scrubber.enforce import bird_config as bird  # noqa: PLC0415 - see check
+    from scrubber.enforce.net import net_of  # noqa: PLC0415
+
+    community = bird.community(upstream.source_community) if upstream.source_community else None
+    for each in upstream.neighbours:
+        ours = each.local_address or ("" if ":" in each.address else upstream.router_id)
+        if not ours:
+            hint = "local_address of that neighbour says which of our addresses the session comes from"
+            raise OperatorError(f"the router {each.address} cannot be told who we are", hint=hint)
+        customer = bird.Neighbour(
+            ours, upstream.asn, each.address if each.multihop else "", each.multihop, each.password
+        )
+        yield f"# of the router {each.address}\n"
+        yield bird.provider_config(each.asn, customer, [net_of(text) for text in protects], community)

@@ -125,6 +125,8 @@ def _enforcer(enforcer: Mapping[str, Any]) -> Text:
     text = Text(f"kernel: sources dropped: {each}; {enforcer['dropped_packets']:,} packets so far")
     if all(backend["reason"] for backend in enforcer["backends"]):
         text = Text("kernel: nothing can be dropped there, so blocks stay inside the gateway", "bold red")
+    if enforcer["covered"]:
+        text.append(f", {enforcer['covered']:,} clients covered by prefixes")
     if enforcer["waiting"]:
         text.append(f", {enforcer['waiting']:,} wait")
     if enforcer["refused"]:
@@ -132,6 +134,33 @@ def _enforcer(enforcer: Mapping[str, Any]) -> Text:
     for backend in enforcer["backends"]:
         if backend["reason"]:
             text.append(f"\n        {backend['name']} is not available: {backend['reason']}", "yellow")
+    if enforcer["upstream"]:
+        text.append("\n").append(_upstream(enforcer["upstream"]))
+    return text
+
+
+def _upstream(upstream: Mapping[str, Any]) -> Text:
+    """What the provider's routers are asked to drop."""
+    if upstream["reason"]:
+        return Text(f"upstream: nothing can be announced: {upstream['reason']}", "bold red")
+    counts = upstream["announced"]
+    said = ", ".join(
+        f"{counts[kind]:,} {what}{'' if counts[kind] == 1 else 's'}"
+        for kind, what in (("victim", "victim"), ("source", "source"), ("flow", "rule"))
+        if counts[kind]
+    )
+    text = Text(f"upstream: {said or 'nothing'} announced", "bold" if said else "")
+    if upstream["wanted"] > sum(counts.values()):
+        text.append(f", {upstream['wanted'] - sum(counts.values()):,} wait", "yellow")
+    if upstream["refused"]:
+        text.append(f", {upstream['refused']:,} refused", "bold red")
+    if upstream["link_load"] is not None:
+        text.append(f"; the line carries {upstream['link_load']:.0%} of what it can")
+    flowspec = upstream["flowspec"]
+    if flowspec and flowspec["reason"]:
+        text.append(f"\n          no FlowSpec rules: {flowspec['reason']}", "yellow")
+    elif flowspec and counts["flow"] and not flowspec["sessions"]:
+        text.append("\n          no session with a router is up: no FlowSpec rule arrives", "bold red")
     return text
 
 
@@ -203,6 +232,30 @@ def act_text(answer: Mapping[str, Any]) -> Text:
         text.append(f" in {', '.join(answer['areas'])}")
     if answer.get("case"):
         text.append(f", case {answer['case']}")
+    return text
+
+
+def show_blackholes(console: Console, answer: Mapping[str, Any]) -> None:
+    """What is wanted upstream."""
+    listed = answer["blackholes"]
+    if listed:
+        table = _table("kind", "what", "action", "clause", "left", "state")
+        for column in table.columns[1:4]:
+            column.justify = "left"
+        for each in listed:
+            state = Text(each["state"], "" if each["state"] == "announced" else "bold red")
+            action = each["action"] if each["action"] == "discard" else f"{each['action']:,} B/s"
+            cells = (each["target"], action, each["rule"])
+            table.add_row(each["kind"], *map(Text, cells), _left(each["ttl_left_s"]), state)
+        _print_whole(console, table)
+    console.print(Text(f"{answer['count']:,} wanted upstream"))
+
+
+def announced_text(answer: Mapping[str, Any]) -> Text:
+    """What became of an order about routers upstream."""
+    text = Text(f"{answer['did']} {answer['kind']} {answer['target']}", "bold")
+    if answer.get("ttl_s"):
+        text.append(f" for {format_duration(round(answer['ttl_s'] * NS_PER_S))} under {answer['rule']}")
     return text
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from scrubber.config.network import PREFIX
+from scrubber.config.network import INTERFACE, PREFIX
 from scrubber.config.upstream import Upstream, check_upstream
 from scrubber.config.walk import Doc, OneOrMore, Reads, Report, integer, measured, nearest
 from scrubber.errors import ValueRefused
@@ -15,14 +14,8 @@ from scrubber.units import NS_PER_S, format_duration, parse_duration_ns
 
 BackendName = Literal["xdp", "nft", "route"]
 BACKEND_NAMES: tuple[BackendName, ...] = ("xdp", "nft", "route")
-_INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")  # the kernel: IFNAMSIZ less the zero, no slash, no colon, no space
-INTERFACE_EXPECTED = 'a network interface as "eth0"'
-
-
-def _parse_interface(value: Any) -> str:
-    if isinstance(value, str) and _INTERFACE.fullmatch(value) and value not in (".", ".."):
-        return value
-    raise ValueRefused(f"{value!r} is not an interface's name", expected=INTERFACE_EXPECTED, hint="ip link shows them")
+AGGREGATE_MIN = 8
+RANGE_CLIENTS = 256  # the core looks no further for people who would be blocked with a prefix
 
 
 def _parse_backend(value: Any) -> str:
@@ -32,7 +25,6 @@ def _parse_backend(value: Any) -> str:
     raise ValueRefused(f"{value!r} is no backend", expected=expected, hint=nearest(str(value), BACKEND_NAMES))
 
 
-INTERFACE = Reads(_parse_interface, "", INTERFACE_EXPECTED)
 BACKEND = Reads(_parse_backend, "nft", '`"xdp"`, `"nft"`, `"route"`', lambda value: f'"{value}"')
 
 
@@ -70,6 +62,16 @@ class Enforcer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, integer(8, 32), Doc("No wider IPv4 prefix goes down, whatever a mandate allows.", unit="bits")
     ] = 16
     prefix_v6_widest: Annotated[int, integer(16, 64), Doc("The same of IPv6.", unit="bits")] = 32
+    aggregate: Annotated[
+        int,
+        integer(0, RANGE_CLIENTS),
+        Doc(
+            "So many blocked clients of one prefix become one blocked prefix, where they are a quarter of all that it "
+            "holds and its mandate allows it; at least 8; `0`: never. No prefix of more than 256 clients comes of it "
+            "(an IPv4 /24, an IPv6 /56).",
+            unit="clients",
+        ),
+    ] = 64
     ttl_max_ns: Annotated[
         int,
         measured(parse_duration_ns, format_duration, parse_duration_ns("1s"), parse_duration_ns("31d")),
@@ -109,6 +111,9 @@ def check_enforcer(enforcer: Enforcer | None, report: Report) -> None:
     if "xdp" in enforcer.drop and not enforcer.interfaces and not report.spoiled("enforcer.interfaces"):
         hint = 'interfaces = ["eth0"]; ip link shows them'
         report.error("enforcer.interfaces", "xdp needs to know where clients come in", "interfaces", hint)
+    if 0 < enforcer.aggregate < AGGREGATE_MIN and not report.spoiled("enforcer.aggregate"):
+        said = f"{enforcer.aggregate} hosts are no evidence against their neighbours"
+        report.error("enforcer.aggregate", said, "aggregate", f"{AGGREGATE_MIN} or more; 0: never")
     check_upstream(enforcer.upstream, enforcer.protects, report)
     for k, name in enumerate(enforcer.drop):
         if name in enforcer.drop[:k]:

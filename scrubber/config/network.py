@@ -19,6 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX_EXPECTED = 'a prefix as "198.51.100.0/24" or "2001:db8::/32", or an address'
 ENDPOINT_EXPECTED = 'ADDRESS:PORT as "127.0.0.1:8080" or "[::1]:8080"'
 ORIGIN_EXPECTED = f'{ENDPOINT_EXPECTED}, or "app.internal:8080", or "unix:/run/app.sock"'
+INTERFACE_EXPECTED = 'a network interface as "eth0"'
 HOST_EXPECTED = 'a host name as "example.org", or "*.example.org" for all below it'
 PORT_MAX = 65535
 PORT_DIGITS_MAX = 5
@@ -26,6 +27,7 @@ NAMES_HINT = "names are not looked up: write the address"
 NAME_BYTES_MAX = 253
 UNIX_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un less its NUL
 
+_INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")  # the kernel: IFNAMSIZ less the zero, no slash, no colon, no space
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -168,8 +170,15 @@ def parse_host(value: Any) -> str:
     return text
 
 
+def _parse_interface(value: Any) -> str:
+    if isinstance(value, str) and _INTERFACE.fullmatch(value) and value not in (".", ".."):
+        return value
+    raise ValueRefused(f"{value!r} is not an interface's name", expected=INTERFACE_EXPECTED, hint="ip link shows them")
+
+
 PREFIX = Reads(parse_prefix, "0.0.0.0/32", "prefix")
 _NOWHERE = Endpoint("inet", "0.0.0.0", 0)  # noqa: S104 - stands in for what could not be read
 ENDPOINT = Reads(parse_endpoint, _NOWHERE, "endpoint", str)
 ORIGIN_ENDPOINT = Reads(parse_origin_endpoint, _NOWHERE, 'endpoint, `"name:port"` or `"unix:/path"`', str)
 HOST = Reads(parse_host, "", "host name")
+INTERFACE = Reads(_parse_interface, "", INTERFACE_EXPECTED)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from scrubber.config.walk import Doc, OneOrMore, Reads, Report, integer
+from scrubber.config.network import INTERFACE
+from scrubber.config.walk import Doc, OneOrMore, Reads, Report, integer, measured
 from scrubber.errors import ValueRefused
+from scrubber.units import format_bytes_per_s, parse_bytes_per_s
 
 ASN_MAX = 2**32 - 1
 COMMUNITY_EXPECTED = 'a community as "64513:667" (RFC 1997), or "4200000000:666:1" (RFC 8092)'
@@ -73,6 +75,28 @@ class Neighbour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class FlowNeighbour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A router that takes FlowSpec rules, over a session of their own."""
+
+    address: Annotated[str, ADDRESS, Doc("Of the provider's router: we connect to it, to port 179.", '"192.0.2.3"')]
+    asn: Annotated[int, integer(1, ASN_MAX), Doc("Its autonomous system.", "64513", "number")]
+    local_address: Annotated[str, ADDRESS, Doc("Where the session comes from.", '"192.0.2.1"')]
+    password: Annotated[str, PASSWORD, Doc("TCP MD5 (RFC 2385).", '"as-agreed"', default="none")] = ""
+    hold_s: Annotated[int, integer(3, 65535), Doc("After so long a silence the session is over.", unit="s")] = 90
+
+
+class Flowspec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """FlowSpec (RFC 8955), by an ExaBGP that the gateway starts: see [flowspec](flowspec.md)."""
+
+    neighbours: Annotated[tuple[FlowNeighbour, ...], OneOrMore(), Doc("Routers that take rules: all get all.")] = (
+        msgspec.field(name="neighbour")
+    )
+    families: Annotated[
+        tuple[Literal["ipv4", "ipv6"], ...], OneOrMore(), Doc("What the sessions carry; other rules are refused.")
+    ] = ("ipv4", "ipv6")
+    rules_max: Annotated[int, integer(1, 100), Doc("Rules that are announced at once.", unit="rules")] = 64
+
+
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who announces to whom: `scrubber enforce bird-config` prints the BIRD configuration for it."""
 
@@ -89,6 +113,20 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     announcements_max: Annotated[
         int, integer(1, 10_000), Doc("Blackholes that are announced at once.", unit="routes")
     ] = 64
+    announcements_per_min: Annotated[
+        int, integer(1, 10_000), Doc("Blackholes and rules that are announced anew within a minute.", unit="routes")
+    ] = 60
+    link_interfaces: Annotated[
+        tuple[Annotated[str, INTERFACE], ...],
+        OneOrMore(at_least=0),
+        Doc("Where the line to the provider ends: what comes in there is what a rule's `link_load` means.", '["eth0"]'),
+    ] = ()
+    link_rate: Annotated[
+        int,
+        measured(parse_bytes_per_s, format_bytes_per_s, 0, 2**40),
+        Doc("What that line carries, in bytes (a gigabit is `125MB/s`); `0B/s`: no rule on `link_load` ever holds."),
+    ] = 0
+    flowspec: Annotated[Flowspec | None, Doc("Rules instead of blackholes, by ports and the like.")] = None
 
 
 def check_upstream(upstream: Upstream | None, protects: tuple[str, ...], report: Report) -> None:
@@ -98,6 +136,10 @@ def check_upstream(upstream: Upstream | None, protects: tuple[str, ...], report:
     if not protects and not report.spoiled("enforcer.protects"):
         hint = 'protects = ["203.0.113.0/24"]: nothing but what lies in it is ever given up'
         report.error("enforcer.protects", "blackholes need to know what is ours", "prefixes", hint)
+    if upstream.link_rate and not upstream.link_interfaces and not report.spoiled("enforcer.upstream.link_interfaces"):
+        hint = 'link_interfaces = ["eth0"]; ip link shows them'
+        report.error("enforcer.upstream.link_interfaces", "a line has an end here", "interfaces", hint)
+    _check_flowspec(upstream.flowspec, report)
     for k, each in enumerate(upstream.neighbours):
         here = f"enforcer.upstream.neighbour[{k}]"
         if each.multihop and not each.local_address and not report.spoiled(f"{here}.local_address"):
@@ -106,3 +148,15 @@ def check_upstream(upstream: Upstream | None, protects: tuple[str, ...], report:
             value = getattr(each, name)
             if value and (":" in value) != (":" in each.address) and not report.spoiled(f"{here}.{name}"):
                 report.error(f"{here}.{name}", "is not of the neighbour's family", "an address of the same family")
+
+
+def _check_flowspec(flowspec: Flowspec | None, report: Report) -> None:
+    for k, each in enumerate(flowspec.neighbours if flowspec is not None else ()):
+        here = f"enforcer.upstream.flowspec.neighbour[{k}]"
+        if report.spoiled(f"{here}.address") or report.spoiled(f"{here}.local_address"):
+            continue
+        if (":" in each.local_address) != (":" in each.address):
+            expected = "an address of the same family"
+            report.error(f"{here}.local_address", "is not of the neighbour's family", expected)
+        if flowspec is not None and each.address in [other.address for other in flowspec.neighbours[:k]]:
+            report.error(f"{here}.address", f"{each.address} is there twice", "each router once")

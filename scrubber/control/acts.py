@@ -16,7 +16,10 @@ import msgspec
 KEPT = 2000
 # Of every act; access lines have no scrubber.kind.
 ECS = {"ecs.version": "8.11.0", "event.kind": "event", "scrubber.kind": "act"}
-DONE = frozenset({"rung", "block", "extend", "unblock", "restore", "drain", "undrain", "purge", "reload", "upgrade"})
+DONE = frozenset({
+    "rung", "block", "extend", "unblock", "blackhole", "flowspec", "withdraw", "restore", "drain", "undrain", "purge",
+    "reload", "upgrade",
+})  # fmt: skip
 REFUSED = frozenset({"refuse", "reload_refused", "upgrade_refused"})
 
 Act = dict[str, Any]

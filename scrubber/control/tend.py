@@ -1,8 +1,9 @@
 """Blocks that the kernel keeps, looked after: who still sends stays out for longer, who is silent is let back in early.
 
 Owns when either is due. Pure: counts and times are passed in. Invariants: nobody is let back in without a probe, in
-which the kernel lets its packets through and the gateway, where the block still stands, says whether any came; what is
-extended was still sending a moment ago. How long it may last is the mandate's to say, and asked elsewhere.
+which the kernel lets its packets through and the gateway, where the block still stands, says whether any came; who is
+extended has sent since its count before, and whoever sends is counted in time for it, however rarely counts come. How
+long a block may last is the mandate's to say, and asked elsewhere.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from dataclasses import dataclass, field
 from scrubber.enforce.net import Net
 from scrubber.units import NS_PER_S
 
-ACTIVE_NS = 5 * NS_PER_S  # who sent so short a time ago still sends
-BEFORE_SHARE = 10  # it is extended in the last tenth of its time,
-BEFORE_NS_MIN = 5 * NS_PER_S // 2  # or so shortly before its end: counts come once a second
+BEFORE_SHARE = 10  # who still sends is extended in the last tenth of its time,
+ROUNDS_MIN = 2.5  # or before so many counts more; and without a packet in as many nobody is silent
 PROBES_MAX = 1000  # at once: should all of them begin again together, the gateway bears it
 
 
@@ -35,9 +35,8 @@ class _Kept:
 
 @dataclass
 class Due:
-    """What is to be done. `extend`: for how long again."""
+    """What is to be done."""
 
-    extend: dict[Net, int] = field(default_factory=dict)
     probe: list[Net] = field(default_factory=list)
     resume: list[Net] = field(default_factory=list)
     lift: list[Net] = field(default_factory=list)
@@ -48,6 +47,7 @@ class Tender:
 
     def __init__(self, quiet_ns: int) -> None:
         self.quiet_ns = quiet_ns
+        self._rounds_ns = int(ROUNDS_MIN * NS_PER_S)
         self._kept: dict[Net, _Kept] = {}
         self._probing: set[Net] = set()
 
@@ -65,25 +65,26 @@ class Tender:
             self._kept.pop(net, None)
             self._probing.discard(net)
 
-    def counted(self, net: Net, packets: int, now_ns: int) -> None:
-        """So many of its packets were dropped in all; fewer than before: its entry was made anew."""
+    def counts_come(self, every_ns: int) -> None:
+        """Who goes on sending is counted again within so long."""
+        self._rounds_ns = int(ROUNDS_MIN * max(every_ns, NS_PER_S))
+
+    def counted(self, net: Net, packets: int, now_ns: int) -> int:
+        """So many of its packets were dropped in all; fewer than before: its entry was made anew. For how long again it
+        is to be dropped, once for one end; 0: nothing is to be done."""
         kept = self._kept.get(net)
-        if kept is not None and packets != kept.packets:
-            kept.packets, kept.moved_ns = packets, now_ns
+        if kept is None or packets == kept.packets:
+            return 0
+        kept.packets, kept.moved_ns = packets, now_ns
+        near = kept.until_ns - now_ns <= max(kept.ttl_ns // BEFORE_SHARE, self._rounds_ns)
+        if not near or kept.asked_ns == kept.until_ns:
+            return 0
+        kept.asked_ns = kept.until_ns
+        return kept.ttl_ns
 
     def probing(self, net: Net) -> bool:
         """Whether its packets are let through for the moment."""
         return net in self._probing
-
-    def still_sending(self, now_ns: int) -> dict[Net, int]:
-        """Whose time is nearly over, and how long it was: each once for one end."""
-        found = {}
-        for net, kept in self._kept.items():
-            near = kept.until_ns - now_ns <= max(kept.ttl_ns // BEFORE_SHARE, BEFORE_NS_MIN)
-            if near and kept.moved_ns and now_ns - kept.moved_ns <= ACTIVE_NS and kept.asked_ns != kept.until_ns:
-                kept.asked_ns = kept.until_ns
-                found[net] = kept.ttl_ns
-        return found
 
     def look(self, hits: Mapping[Net, int], now_ns: int) -> Due:
         """Once in half of `quiet_ns`. `hits`: what the gateway refused of each that it knows."""
@@ -104,4 +105,4 @@ class Tender:
         return due
 
     def _silent(self, kept: _Kept, now_ns: int) -> bool:
-        return now_ns - max(kept.moved_ns, kept.since_ns) >= self.quiet_ns
+        return now_ns - max(kept.moved_ns, kept.since_ns) >= max(self.quiet_ns, self._rounds_ns)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from string import Template
 
 from scrubber.enforce.backend import ROUTE_PROTO
+from scrubber.enforce.envelope import SOURCE_PLEN_MIN
 from scrubber.enforce.net import Net, is_v4, net_text, plen, sound
 from scrubber.errors import ValueRefused
 
@@ -21,7 +22,6 @@ Community = tuple[int, int] | tuple[int, int, int]  # RFC 1997, RFC 8092
 
 BLACKHOLE: Community = (65535, 666)  # RFC 7999
 _HOST_PLEN = {4: 32, 6: 128}
-_SOURCE_PLEN_MIN = {4: 24, 6: 48}  # no source is wider than what is routed anywhere
 _PASSWORD = re.compile(r"[!#-\[\]-~]{1,80}")  # visible, without quotation mark and backslash
 
 
@@ -112,7 +112,7 @@ def _victim(mine: Sequence[Net], family: int) -> list[str]:
 
 def _source(mine: Sequence[Net], family: int) -> list[str]:
     """Conditions on a source: none that holds one of ours, or that one of ours holds."""
-    least, most = _SOURCE_PLEN_MIN[family], _HOST_PLEN[family]
+    least, most = SOURCE_PLEN_MIN[family], _HOST_PLEN[family]
     around = f"! (net ~ [ {_patterns(mine, f'{{0,{most}}}')} ])" if mine else "true"
     return [f"net.len >= {least}", around]
 

@@ -23,12 +23,14 @@ from scrubber.units import NS_PER_S, format_duration
 
 Kind = Literal["victim", "source"]
 MINUTE_NS = 60 * NS_PER_S
+SOURCE_PLEN_MIN = {4: 24, 6: 48}  # nothing wider is dropped upstream by its source: it is what is routed anywhere
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the mandates of now allow. As it stands: nothing."""
 
     never: tuple[Net, ...] = ()
+    own: tuple[Net, ...] = ()  # of `never`, what nobody named: this machine's addresses, which may be given up
     v4_widest: int = 32  # shortest prefix length of a source
     v6_widest: int = 64
     victim_v4_widest: int = 32
@@ -124,9 +126,10 @@ class Envelope:
         """The mandates are others now. ValueRefused, and the old ones hold, where these are unsound."""
         _check(terms)
         never = Spans((*self._floor.never, *terms.never))
+        named = [set(each.never).difference(each.own) for each in (self._floor, terms)]
         tightest = {name: max(getattr(self._floor, name), getattr(terms, name)) for name in _WIDEST}
         tightest |= {name: min(getattr(self._floor, name), getattr(terms, name)) for name in _CAPS}
-        self._never = never
+        self._never, self._never_victims = never, Spans(set().union(*named))
         self.terms = msgspec.convert(tightest, Terms)  # in force; the never-block lists are in `_never`
 
     def refuse_drop(self, net: Net, drop: Drop, now_ns: int, in_force: int) -> str:
@@ -140,14 +143,17 @@ class Envelope:
         most = self.terms.hosts_max if is_host(net) else self.terms.prefixes_max
         return "" if in_force < most else f"full: {in_force} of {most} in force"
 
-    def refuse_announcement(self, net: Net, kind: Kind, until_ns: int, now_ns: int, in_force: int) -> str:
-        """Why this blackhole may not be announced; "": it may, and is counted. `in_force`: others announced."""
+    def refuse_announcement(
+        self, net: Net, kind: Kind, until_ns: int, now_ns: int, in_force: int, *, again: bool = False
+    ) -> str:
+        """Why this blackhole may not be announced; "": it may, and is counted. `in_force`: others announced; `again`:
+        this one is, and no other word goes to the routers."""
         refused = self._form(net) or self._time(until_ns, now_ns)
-        refused = refused or (self._victim(net) if kind == "victim" else self._source(net, local=False))
-        return refused or self._counted(in_force, self.terms.announcements_max, now_ns)
+        refused = refused or (self._victim(net) if kind == "victim" else self._routed(net))
+        return refused or self._counted(in_force, self.terms.announcements_max, now_ns, again=again)
 
-    def refuse_flow(self, flow: Flow, now_ns: int, in_force: int) -> str:
-        """Why this rule may not be announced; "": it may, and is counted. `in_force`: other rules announced. It is
+    def refuse_flow(self, flow: Flow, now_ns: int, in_force: int, *, again: bool = False) -> str:
+        """Why this rule may not be announced; "": it may, and is counted. `in_force`, `again`: as of blackholes. It is
         aimed at its source where it has one, at its destination where it has none."""
         refused = self._form(flow.destination) or self._time(flow.until_ns, now_ns)
         if refused:
@@ -158,7 +164,7 @@ class Envelope:
             refused = f"{net_text(flow.destination)} is not ours to protect"
         else:
             refused = self._form(flow.source) or self._source(flow.source, local=False, finer=True)
-        return refused or self._counted(in_force, self.terms.flows_max, now_ns)
+        return refused or self._counted(in_force, self.terms.flows_max, now_ns, again=again)
 
     def _form(self, net: Net) -> str:
         """What no network of any kind may be."""
@@ -173,8 +179,8 @@ class Envelope:
             return f"{net_text(net)} has {name} addresses"
         return ""
 
-    def _aimed(self, net: Net) -> str:
-        return f"{net_text(net)} is never blocked, or has addresses that are" if self._never.touches(net) else ""
+    def _aimed(self, net: Net, never: Spans) -> str:
+        return f"{net_text(net)} is never blocked, or has addresses that are" if never.touches(net) else ""
 
     def _source(self, net: Net, *, local: bool, finer: bool = False) -> str:
         """What may not be shut out."""
@@ -187,7 +193,13 @@ class Envelope:
             return f"{net_text(net)} is ours, or has addresses of ours"
         if not local and self._loopback.touches(net):
             return f"{net_text(net)} has loopback addresses, which no router meets"
-        return self._aimed(net)
+        return self._aimed(net, self._never)
+
+    def _routed(self, net: Net) -> str:
+        """What may not be shut out by a route."""
+        widest = SOURCE_PLEN_MIN[4 if is_v4(net) else 6]
+        refused = self._source(net, local=False)
+        return refused or (f"{net_text(net)} is wider than /{widest}" if plen(net) < widest else "")
 
     def _victim(self, net: Net) -> str:
         """What of ours may not be given up."""
@@ -196,7 +208,9 @@ class Envelope:
         if self._protects.lost_with(net):
             return f"{net_text(net)} is all that we protect"
         widest = self.terms.victim_v4_widest if is_v4(net) else self.terms.victim_v6_widest
-        return f"{net_text(net)} is wider than /{widest}, for a victim" if plen(net) < widest else self._aimed(net)
+        if plen(net) < widest:
+            return f"{net_text(net)} is wider than /{widest}, for a victim"
+        return self._aimed(net, self._never_victims)
 
     def _time(self, until_ns: int, now_ns: int) -> str:
         left_ns, most_ns = until_ns - now_ns, self.terms.ttl_ns_max
@@ -208,9 +222,11 @@ class Envelope:
             else f"it would last {left_ns / NS_PER_S:.0f}s: longer than {format_duration(most_ns)}"
         )
 
-    def _counted(self, in_force: int, most: int, now_ns: int) -> str:
+    def _counted(self, in_force: int, most: int, now_ns: int, *, again: bool) -> str:
         if in_force >= most:
             return f"full: {in_force} of {most} announced"
+        if again:
+            return ""
         while self._announced and self._announced[0] <= now_ns - MINUTE_NS:
             self._announced.popleft()
         if len(self._announced) >= self.terms.announcements_per_min:
@@ -222,7 +238,7 @@ class Envelope:
 def _check(terms: Terms) -> None:
     """A list that cannot be read protects nobody: it is refused as a whole."""
     protects = terms.protects if isinstance(terms, Floor) else ()
-    for name, nets in (("never", terms.never), ("protects", protects)):
+    for name, nets in (("never", terms.never), ("own", terms.own), ("protects", protects)):
         for net in nets:
             if not sound(net):
                 raise ValueRefused(f"{net.hex()} in {name} is not a network", expected="prefixes without host bits")

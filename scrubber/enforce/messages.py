@@ -13,13 +13,16 @@ from typing import Annotated
 import msgspec
 
 from scrubber.enforce.backend import DOORS_MAX, Door
-from scrubber.enforce.envelope import Terms
+from scrubber.enforce.envelope import Kind, Terms
+from scrubber.enforce.flow import Flow
 from scrubber.enforce.net import Net
+from scrubber.units import NS_PER_S
 
 MESSAGE_BYTES_MAX = 64 * 1024
 ENTRIES_MAX = 1000  # of a message
 REASON_CHARS = 200
 REFUSED_MAX = 200  # of a message; the rest is counted
+RULES_MAX = 100  # FlowSpec rules of a message, which then fits
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Doors = Annotated[int, msgspec.Meta(ge=1, lt=1 << DOORS_MAX)]
@@ -47,10 +50,28 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     more: bool = False
 
 
+class Announce(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="announce"):
+    """Supervisor: every blackhole that is wanted upstream; what is not among them is withdrawn. `more`: as of
+    Change."""
+
+    revision: Number
+    put: Annotated[list[tuple[Named, Kind, Number]], msgspec.Meta(max_length=ENTRIES_MAX)] = []  # until_ns last
+    more: bool = False
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="rules"):
+    """Supervisor: every FlowSpec rule that is wanted. It has them announced itself, those that are not refused."""
+
+    revision: Number
+    flows: Annotated[list[Flow], msgspec.Meta(max_length=RULES_MAX)] = []
+
+
 class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="hello"):
-    """Enforcer, first: backends in the order in which they are asked, with "" or why this machine has it not."""
+    """Enforcer, first: backends in the order in which they are asked, with "" or why this machine has it not. And the
+    same of blackholes upstream; None: they are not configured."""
 
     backends: tuple[tuple[str, str], ...]
+    upstream: str | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="standing"):
@@ -65,9 +86,28 @@ class Standing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="counted"):
-    """Enforcer: packets and bytes dropped of a network since its entry was made. Those that have changed."""
+    """Enforcer: packets and bytes dropped of a network since its entry was made. Those that have changed. `every_ns`:
+    within so long, each of those that go on changing is told again. `earlier`: they were there when the two met."""
 
     rows: list[tuple[bytes, int, int]]
+    every_ns: Number = NS_PER_S
+    earlier: bool = False
+
+
+class Announcing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="announcing"):
+    """Enforcer: of `revision`, what the kernel has for the daemon to announce; what was refused since the last one."""
+
+    revision: Number
+    in_force: list[tuple[bytes, str]] = []
+    refused: list[tuple[bytes, str, str]] = []
+    more: bool = False  # the next one has more of either
+
+
+class Ruled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="ruled"):
+    """Enforcer: which of the rules of `revision`, by their place there, may not be announced, and why."""
+
+    revision: Number
+    refused: list[tuple[Number, str]] = []
 
 
 class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag="resync"):
@@ -76,8 +116,8 @@ class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     reason: str
 
 
-ToEnforcer = Allowed | Change
-ToSupervisor = Hello | Standing | Counted | Resync
+ToEnforcer = Allowed | Change | Announce | Rules
+ToSupervisor = Hello | Standing | Counted | Announcing | Ruled | Resync
 
 _encode = msgspec.msgpack.Encoder().encode
 _to_enforcer = msgspec.msgpack.Decoder(ToEnforcer)
@@ -176,3 +216,11 @@ def parts(revision: int, base: int, put: Iterable[tuple[Net, int, int]], remove:
     for at in range(0, count, ENTRIES_MAX):
         end = at + ENTRIES_MAX
         yield Change(revision, base, puts[at:end], removes[at:end], more=end < count)
+
+
+def announce_parts(revision: int, wanted: Iterable[tuple[Net, Kind, int]]) -> Iterator[Announce]:
+    """All that is to be announced, in as many messages as it takes."""
+    put = list(wanted)
+    for at in range(0, max(len(put), 1), ENTRIES_MAX):
+        end = at + ENTRIES_MAX
+        yield Announce(revision, put[at:end], more=end < len(put))

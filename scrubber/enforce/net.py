@@ -17,6 +17,7 @@ Net = bytes
 V4_BYTES, V6_BYTES = 5, 17
 V4_HOST_PLEN = 32
 V6_HOST_PLEN = 64  # an IPv6 client is its /64
+RANGE_BITS = 8  # a range: the 256 clients of an IPv4 /24 or an IPv6 /56
 
 
 def net_of(text: str) -> Net:
@@ -49,6 +50,41 @@ def plen(net: Net) -> int:
 def is_host(net: Net) -> bool:
     """Whether it is one client: an IPv4 address, an IPv6 /64. All others are prefixes."""
     return net[-1] == (V4_HOST_PLEN if len(net) == V4_BYTES else V6_HOST_PLEN)
+
+
+def supernet(net: Net, length: int) -> Net:
+    """The prefix of that length around it, which is no narrower."""
+    size = len(net) - 1
+    spare = 8 * size - length
+    return (int.from_bytes(net[:-1], "big") >> spare << spare).to_bytes(size, "big") + bytes([length])
+
+
+def spare_bits(net: Net) -> int:
+    """It holds 2 to the power of these clients; below 0: a part of one."""
+    return (V4_HOST_PLEN if len(net) == V4_BYTES else V6_HOST_PLEN) - net[-1]
+
+
+def range_of(net: Net) -> bytes:
+    """What the clients of its range have in common: the first bytes of their addresses."""
+    return net[:3] if len(net) == V4_BYTES else net[:7]
+
+
+def is_v4_range(common: bytes) -> bool:
+    return len(common) == V4_BYTES - 2
+
+
+def host_in_range(common: bytes, index: int) -> Net:
+    """One of the 256 clients of a range."""
+    if is_v4_range(common):
+        return common + bytes([index, V4_HOST_PLEN])
+    return common + bytes([index, 0, 0, 0, 0, 0, 0, 0, 0, V6_HOST_PLEN])
+
+
+def prefix_in_range(common: bytes, index: int, bits: int) -> Net:
+    """The prefix of 2^`bits` clients, at most 256, in which a client of a range lies."""
+    host = bytearray(host_in_range(common, index >> bits << bits))
+    host[-1] -= bits
+    return bytes(host)
 
 
 def sound(net: Net) -> bool:

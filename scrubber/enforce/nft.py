@@ -7,6 +7,9 @@ refused for does not keep the others out.
 
 `_held` is what we put and did not take out, so that no change has to ask the kernel which sets a network is in. When it
 may be wrong (another changed our table, a transaction was refused) it is read anew and the rules are laid anew.
+
+Before it is said which doors there are (Settings without any, until use_doors) the rules that an earlier process left
+stay as they are: what it dropped is dropped all the while.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class Nft(Backend):
         self._settings = settings
         self._family = family_of(settings)
         self._place = f"{self._family} {TABLE}"
-        self._doors = tuple(settings.doors)
+        self._doors: tuple[Door, ...] | None = tuple(settings.doors) or None  # None: not said yet
         self._slots: set[Slot] = set()
         self._held = Held(settings)
         self._unsure = self._told = False
@@ -153,7 +156,7 @@ class Nft(Backend):
         goes: dict[Net, int] = {net: ~0 for net in remove if net not in put}
         stays: dict[Net, Drop] = {}
         for net, drop in put.items():
-            if drop.doors >> len(self._doors):
+            if drop.doors >> len(self._doors or ()):
                 refused[net] = "there is no such door"
             elif not drop.doors or drop.until_ns - now_ns < NS_PER_MS:
                 goes[net] = ~0
@@ -221,7 +224,7 @@ class Nft(Backend):
 
     # The table
 
-    def _lay(self, doors: Sequence[Door], slots: set[Slot], before: str = "") -> None:
+    def _lay(self, doors: Sequence[Door] | None, slots: set[Slot], before: str = "") -> None:
         """Sets and rules as they shall be. Where one of ours is in the way of itself (another's set under its name),
         the whole table goes first."""
         text = before + table_text(self._settings, doors, slots)
@@ -344,10 +347,10 @@ def _clock(now_ns: int) -> Clock:
     return lambda: time.monotonic_ns() + ahead_ns
 
 
-def _host_slots(doors: Sequence[Door]) -> set[Slot]:
+def _host_slots(doors: Sequence[Door] | None) -> set[Slot]:
     """Sets that are always there."""
     plens = ((4, V4_HOST_PLEN), (6, V6_HOST_PLEN))
-    return {Slot(family, plen, door) for door in range(len(doors)) for family, plen in plens}
+    return {Slot(family, plen, door) for door in range(len(doors or ())) for family, plen in plens}
 
 
 def _by_slot(changes: Sequence[Any]) -> list[Any]:

@@ -103,9 +103,10 @@ def same_layout(comment: str) -> bool:
     return comment.startswith(f"{_TAG}{VERSION} ")
 
 
-def table_text(settings: Settings, doors: Sequence[Door], slots: Iterable[Slot]) -> str:
-    """Makes the table what it shall be, whatever it was, in one transaction; elements stay."""
-    if len(doors) > DOORS_MAX:
+def table_text(settings: Settings, doors: Sequence[Door] | None, slots: Iterable[Slot]) -> str:
+    """Makes the table what it shall be, whatever it was, in one transaction; elements stay. Without a word about doors
+    its rules stay, too."""
+    if doors is not None and len(doors) > DOORS_MAX:
         raise ValueRefused(f"{len(doors)} doors", expected=f"at most {DOORS_MAX}")
     place = f"{family_of(settings)} {TABLE}"
     ordered = sorted(slots, key=lambda slot: (slot.door, slot.family, not slot.of_hosts, -slot.plen))
@@ -114,6 +115,8 @@ def table_text(settings: Settings, doors: Sequence[Door], slots: Iterable[Slot])
         most = (settings.hosts_max if slot.of_hosts else settings.prefixes_max) + _SLACK
         kind = "ipv4_addr" if slot.family == 4 else "ipv6_addr"
         lines.append(f"add set {place} {slot.name} {{ type {kind}; flags timeout; size {most}; counter;}}")
+    if doors is None:
+        return "\n".join(lines)
     chains = sorted({(slot.door, slot.family) for slot in ordered if slot.door < len(doors)})
     for door, family in chains:
         lines += [f"add chain {place} door{door}_v{family}", f"flush chain {place} door{door}_v{family}"]

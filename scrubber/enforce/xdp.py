@@ -316,7 +316,8 @@ class Xdp(Backend):
 
 def _refusal(error: OSError) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
-        return f"xdp: loading takes CAP_BPF and CAP_NET_ADMIN outside of user namespaces ({error.strerror})"
+        wanted = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN outside of user namespaces"
+        return f"xdp: loading takes {wanted} ({error.strerror})"
     return f"xdp: this kernel refused it, Linux 5.19 or later would not ({error.strerror})"
 
 

@@ -20,6 +20,7 @@ from scrubber.mandate.schema import (
     PATTERNS_MAX,
     POWERS,
     RUNGS_MAX,
+    TIMED,
     Mandate,
     Rule,
     Rung,
@@ -145,7 +146,7 @@ def _check_ladder(mandate: Mandate, rule: Rule, here: str, report: Report) -> No
             report.warning(place, f"{rung.measure!r} is milder than the rung before", "measures in order of severity")
         severest = max(severest, rank)
     measures = {rung.measure for rung in rule.then}
-    if rule.then and not measures & AVAILABLE:
+    if rule.then and not measures & {*AVAILABLE, "blackhole"}:
         report.warning(
             f"{here}.then", "no measure of this ladder is available here", "one that is", "the rule does nothing"
         )
@@ -157,7 +158,7 @@ def _check_rung(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: Re
     if measure not in head.powers and not report.spoiled("mandate.powers"):
         hint = f'add "{measure}" to powers, or leave this rung out'
         report.error(place, f"the mandate gives no power to {measure}", "one of: " + ", ".join(head.powers), hint)
-    if measure not in AVAILABLE:
+    if measure not in {*AVAILABLE, "blackhole"}:
         report.warning(place, f"{measure!r} is not available here: the ladder passes over it", "")
     if rule.per and not rule.names_source and measure not in SOURCELESS_MEASURES:
         hint = f'the key "{"+".join(rule.per)}" does not say who: {measure} would meet everybody'
@@ -165,7 +166,7 @@ def _check_rung(mandate: Mandate, rule: Rule, rung: Rung, place: str, report: Re
         report.error(place, f"{measure!r} needs a key that says who", expected, hint)
     elif rule.per and measure == "block":
         _check_block(mandate, rule, rung, place, report)
-    too_long = measure == "block" and rung.ttl_ns > proportion.block_ttl_max_ns
+    too_long = measure in TIMED and rung.ttl_ns > proportion.block_ttl_max_ns
     if too_long and not report.spoiled("proportion.block_ttl_max"):
         longest = format_duration(proportion.block_ttl_max_ns)
         report.error(place, f"{format_duration(rung.ttl_ns)} exceeds proportion.block_ttl_max", f"at most {longest}")
@@ -206,6 +207,7 @@ def check_together(gateway: Gateway, gateway_report: Report, mandates: Sequence[
         if names is not None:
             _check_areas(names, mandate, report)
         _check_accounts(gateway, gateway_report, mandate, report)
+        _check_blackholes(gateway, gateway_report, mandate, report)
         if not mandate.rules and not report.spoiled("rule"):
             hint = "add a [[rule]]; without one, only blocks by hand have a clause"
             report.warning("rule", f"mandate {mandate.id!r} has no rules: nobody is limited by it", "rules", hint)
@@ -249,6 +251,26 @@ def _check_accounts(gateway: Gateway, gateway_report: Report, mandate: Mandate, 
                 hint = f'add account = "cookie:NAME" (or header:, bearer, basic) to area {name!r}'
                 message = f"area {name!r} knows no accounts: rule {rule.name!r} never applies there"
                 report.warning(f"rule[{i}]", message, "", hint)
+
+
+def _check_blackholes(gateway: Gateway, gateway_report: Report, mandate: Mandate, report: Report) -> None:
+    """Rules on the link's load: whether the gateway knows its load, and whom to ask."""
+    if gateway_report.spoiled("enforcer"):
+        return
+    upstream = gateway.enforcer.upstream if gateway.enforcer is not None else None
+    for i, rule in enumerate(mandate.rules):
+        if rule.when.link_load_ppm is None or rule.per or report.lost(f"rule[{i}]") or not rule.name:
+            continue
+        message, hint = "", ""
+        if upstream is None:
+            message, hint = "nobody upstream is asked for anything", "[enforcer.upstream] in the gateway file"
+        elif not upstream.link_rate:
+            message, hint = "what the line carries is not known", 'link_rate = "125MB/s" in [enforcer.upstream]'
+        elif upstream.source_community is None:
+            message = "the provider drops nothing by its source, and a victim takes an order by hand"
+            hint = "source_community in [enforcer.upstream], where the provider has one"
+        if message:
+            report.warning(f"rule[{i}]", f"rule {rule.name!r} never does anything here: {message}", "", hint)
 
 
 def _check_capacities(gateway: Gateway, mandates: Sequence[tuple[Mandate, Report]]) -> None:

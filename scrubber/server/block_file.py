@@ -169,11 +169,8 @@ def _in_force(records: dict[int, Record]) -> list[SavedBlock]:
 
 
 def _sound(line: bytes, key: bytes) -> tuple[int, Record | None]:
-    mac, _, text = line.partition(b" ")
-    if not hmac.compare_digest(mac, _mac(key, text)):
-        return 0, None
-    number, _, body = text.partition(b" ")
     try:
+        number, _, body = unsealed(line, key).partition(b" ")
         return int(number), _decode(body)
     except (ValueError, msgspec.MsgspecError):  # of a later program
         return 0, None
@@ -182,6 +179,14 @@ def _sound(line: bytes, key: bytes) -> tuple[int, Record | None]:
 def seal(text: bytes, key: bytes) -> bytes:
     """A line of the file: its number and record, under a MAC."""
     return b"%s %s" % (_mac(key, text), text)
+
+
+def unsealed(line: bytes, key: bytes) -> bytes:
+    """The inverse of `seal`. ValueError: it is not of this key, or was altered."""
+    mac, _, text = line.partition(b" ")
+    if not hmac.compare_digest(mac, _mac(key, text)):
+        raise ValueError("not under our MAC")
+    return text
 
 
 def _mac(key: bytes, text: bytes) -> bytes:

@@ -17,18 +17,21 @@ from typing import Any
 from scrubber import _native
 from scrubber.control import acts
 from scrubber.control.blocks import Source, parse_source
+from scrubber.control.cover import Cover
 from scrubber.control.policy import PolicyInForce
 from scrubber.control.shut import Row, Shut, doors_of, terms_of
 from scrubber.control.tend import Tender
 from scrubber.enforce.backend import Door, Drop
 from scrubber.enforce.envelope import Terms
 from scrubber.enforce.messages import (
+    Announcing,
     Counted,
     Gone,
     Hello,
     NotAMessage,
     Peer,
     Resync,
+    Ruled,
     Standing,
     allowed_parts,
     parts,
@@ -37,6 +40,8 @@ from scrubber.enforce.net import Net, is_host, net_of, net_text
 from scrubber.mandate.bounds import mandate_bounds
 from scrubber.mandate.compile import rule_id
 from scrubber.mandate.schema import Mandate
+from scrubber.server.aggregation import Aggregation
+from scrubber.server.announcements import Announcements
 from scrubber.server.journal import Journal
 from scrubber.server.plan import ListenerPlan
 from scrubber.units import NS_PER_S, format_duration
@@ -46,6 +51,7 @@ COMPARE_S = 30.0
 PAGE = 4096
 REASONS_MAX = 10_000
 SHOWN = 20  # of the heaviest, in the status
+MESSAGES_TURN = 16  # a hundred come at once where many send; others have their turn between
 
 
 class Enforcement:
@@ -67,6 +73,8 @@ class Enforcement:
         self._loop = asyncio.get_running_loop()
         self._peer: Peer | None = None
         self._shut = Shut([])
+        self._cover = Cover()
+        self._aggregation = Aggregation(memory, journal)
         self._policy: PolicyInForce | None = None
         self._listeners: list[ListenerPlan] = []
         self._mandates: dict[int, Mandate] = {}  # by clause
@@ -86,6 +94,7 @@ class Enforcement:
         self._reasons: dict[Net, str] = {}  # that are on the record
         self.counted: dict[Net, tuple[int, int]] = {}
         self.packets = self.bytes = 0  # dropped since this supervisor began
+        self.announcements: Announcements | None = None  # where there is an upstream
 
     # ── what is wanted ──
 
@@ -95,7 +104,10 @@ class Enforcement:
         self._mandates = {rule_id(m.id, name): m for m in policy.mandates for name in ("", *(r.name for r in m.rules))}
         self._by_hand = {rule_id(mandate.id, "") for mandate in policy.mandates}
         self._terms = terms_of(policy)
+        self._aggregation.use(policy, self._terms)
         self._whole = True
+        if self.announcements is not None:
+            self.announcements.use(policy, self._terms)
 
     def lifted(self, kind: str, source: str) -> None:
         """A source's blocks were taken out of the table."""
@@ -114,11 +126,14 @@ class Enforcement:
                 await self._compare_all()
             else:
                 self._look()
+                if any(not why for _, why in self.backends):
+                    self._aggregation.look(self._shut, self._cover)
 
     def _look(self) -> None:
         """What has changed since the last look, if anything."""
         epoch = self._memory.blocks_epoch()
-        if epoch == self._epoch and not self._lifted:
+        again = self._cover.due(time.monotonic_ns())
+        if epoch == self._epoch and not self._lifted and not again:
             return
         self._epoch = epoch
         touched, self._lifted = set(self._lifted), []
@@ -126,7 +141,8 @@ class Enforcement:
             self._shut.lift(net)
         for rows in self._rows(changed=True):
             touched |= self._shut.take(rows)
-        self._say(touched)
+        self._aggregation.touched(touched)
+        self._say(touched | again)
 
     def _rows(self, *, changed: bool) -> Iterator[list[Row]]:
         at: int | None = 0
@@ -138,7 +154,7 @@ class Enforcement:
         """Of these sources: what is wanted where that is not what was said."""
         now_ns = time.monotonic_ns()
         put, remove = [], []
-        for net in touched:
+        for net in touched | self._cover.change(self._shut, touched, now_ns):
             drop = self._drop(net, now_ns)
             if drop is not None and self._sent.get(net) != drop:
                 put.append((net, drop.until_ns, drop.doors))
@@ -150,9 +166,9 @@ class Enforcement:
             self._send_all(parts(self._revision, self._revision - 1, put, remove))
 
     def _drop(self, net: Net, now_ns: int) -> Drop | None:
-        """What the kernel is to do with it, which is nothing while it is probed."""
+        """What the kernel is to do with it, which is nothing while it is probed, or a prefix does it."""
         drop = self._shut.drop(net, now_ns)
-        if drop is None:
+        if self._cover.covers(net, drop, now_ns) or drop is None:
             self._tender.gone([net])
             self.counted.pop(net, None)
             return None
@@ -168,6 +184,8 @@ class Enforcement:
         bound = {each.key: (each.host, each.port) for each in self._listeners if not each.unix}
         doors, areas = doors_of(policy, bound, self._shut.areas)
         self._shut, _ = await self._read_all(areas)
+        self._cover = Cover()  # what it had is of other doors
+        self._cover.change(self._shut, self._shut.prefixes(), time.monotonic_ns())
         drops: dict[Net, Drop] = {}
         for nets in _chunks(self._shut.nets()):
             now_ns = time.monotonic_ns()
@@ -182,6 +200,15 @@ class Enforcement:
             self._allowed = (self._terms, doors)
             self._send_all(allowed_parts(self._terms, tuple(doors)))
         self._send_all(parts(self._revision, 0, [(net, *drop) for net, drop in drops.items()], []))
+        if self.announcements is not None:
+            self.announcements.say_all()
+
+    def tell(self, messages: Iterator[Any]) -> bool:
+        """Messages beside those of blocks; False: the enforcer, if any, was not told yet what is allowed."""
+        if self._peer is None or self._whole or self._allowed is None:
+            return False
+        self._send_all(messages)
+        return True
 
     async def _compare_all(self) -> None:
         """What the table has against what was said: blocks that others displaced are gone without a word."""
@@ -190,10 +217,10 @@ class Enforcement:
         if self._peer is not peer or self._whole:
             return
         self._shut = shut
-        due = self._tender.look(hits, time.monotonic_ns())
+        due = self._tender.look(self._cover.with_hosts(hits), time.monotonic_ns())
         for net in due.lift:
             self._let_in(net)
-        for nets in _chunks(shut.nets() | set(self._sent)):
+        for nets in _chunks(shut.nets() | self._cover.nets() | set(self._sent)):
             self._say(set(nets))
             await asyncio.sleep(0)
 
@@ -211,7 +238,12 @@ class Enforcement:
                 if rule in self._by_hand:
                     asked_for.add(net)
             await asyncio.sleep(0)
-        return shut, {net: count for net, count in hits.items() if net not in asked_for}
+        self._aggregation.all_touched(shut, time.monotonic_ns())
+        return shut, {net: count for net, count in hits.items() if net not in asked_for and not self._unheard(net)}
+
+    def _unheard(self, net: Net) -> bool:
+        """Whether its packets are dropped before they come here."""
+        return self.announcements is not None and self.announcements.covers(net)
 
     # ── looking after them ──
 
@@ -220,6 +252,7 @@ class Enforcement:
         source = parse_source(net_text(net))
         if self._memory.block_remove(source.kind, source.text):
             self._shut.lift(net)
+            self._tender.gone([net])
             self._lift(source.kind, source.text)
             fields = {"scrubber.source": source.text, "scrubber.source_kind": source.kind}
             self._journal.record(acts.made("unblock", f"unblock {source}: it sends nothing any more", **fields))
@@ -249,7 +282,8 @@ class Enforcement:
                 self._say_extended(source, mandate, wanted_ns)
 
     def _say_extended(self, source: Source, mandate: Mandate, ttl_ns: int) -> None:
-        for_ = f"{format_duration(ttl_ns)} at most"  # the table cuts it to what the evidence allows
+        # The table cuts it to what the evidence allows.
+        for_ = f"{format_duration(max(ttl_ns // NS_PER_S, 1) * NS_PER_S)} at most"
         said = f"extend {source} for {for_} under mandate {mandate.id}: it goes on sending"
         fields = {
             "scrubber.source": source.text,
@@ -298,10 +332,14 @@ class Enforcement:
             self._loop.remove_writer(self._peer.fileno())
             self._peer.close()
             self._peer = None
+            if self.announcements is not None:
+                self.announcements.ended()
         self.in_force, self.counted = {}, {}
 
     def _readable(self) -> None:
-        while self._peer is not None:
+        for _ in range(MESSAGES_TURN):
+            if self._peer is None:
+                return
             try:
                 message = self._peer.receive()
             except NotAMessage as why:
@@ -317,30 +355,42 @@ class Enforcement:
     def _hear(self, message: Any) -> None:
         if isinstance(message, Hello):
             self.backends = list(message.backends)
+            if self.announcements is not None:
+                self.announcements.begun(message.upstream)
         elif isinstance(message, Standing):
             self.in_force, self.waiting, self.healed = message.in_force, message.waiting, message.healed
             for net, why in message.refused:
                 self._refused(net, why)
             self.refused += message.refused_more
         elif isinstance(message, Counted):
-            now_ns = time.monotonic_ns()
-            for net, packets, count in message.rows:
-                before = self.counted.get(net, (0, 0))
-                self.counted[net] = (packets, count)
-                self._tender.counted(net, packets, now_ns)
-                # An entry that was made anew counts from 0.
-                self.packets += packets - before[0] if packets >= before[0] else packets
-                self.bytes += count - before[1] if count >= before[1] else count
-            for net, ttl_ns in self._tender.still_sending(now_ns).items():
-                self._extend(net, ttl_ns)
+            self._hear_counts(message)
         elif isinstance(message, Resync):
             self._logger.error("the enforcer asks for everything anew: %s", message.reason)
             self._whole, self._allowed = True, None
+        elif isinstance(message, (Announcing, Ruled)) and self.announcements is not None:
+            self.announcements.hear(message)
+
+    def _hear_counts(self, message: Counted) -> None:
+        now_ns = time.monotonic_ns()
+        self._tender.counts_come(message.every_ns)
+        for net, packets, count in message.rows:
+            before = self.counted.get(net, (0, 0))
+            self.counted[net] = (packets, count)
+            if self.announcements is not None:
+                self.announcements.counted(net, count)
+            if message.earlier:
+                continue
+            # An entry that was made anew counts from 0.
+            self.packets += packets - before[0] if packets >= before[0] else packets
+            self.bytes += count - before[1] if count >= before[1] else count
+            if ttl_ns := self._tender.counted(net, packets, now_ns):
+                self._extend(net, ttl_ns)
 
     def _refused(self, net: Net, why: str) -> None:
         """On the record once for each source and reason."""
         self.refused += 1
         self._sent.pop(net, None)
+        self._cover.refused(net)
         if self._reasons.get(net) == why:
             return
         if len(self._reasons) >= REASONS_MAX:
@@ -354,12 +404,14 @@ class Enforcement:
 
     def describe(self) -> dict[str, Any]:
         """For the status document."""
-        heaviest = sorted(self.counted.items(), key=lambda row: -row[1][0])[:SHOWN]
+        in_force = [row for row in self.counted.items() if row[0] in self._sent]
+        heaviest = sorted(in_force, key=lambda row: -row[1][0])[:SHOWN]
         return {
             "here": self._peer is not None,
             "backends": [{"name": name, "reason": why} for name, why in self.backends],
             "in_force": dict(self.in_force),
             "wanted": len(self._sent),
+            "covered": len(self._cover),
             "waiting": self.waiting,
             "healed": self.healed,
             "refused": self.refused,
@@ -368,6 +420,7 @@ class Enforcement:
             "heaviest": [
                 {"source": net_text(net), "packets": packets, "bytes": count} for net, (packets, count) in heaviest
             ],
+            "upstream": self.announcements.describe() if self.announcements is not None else None,
         }
 
 

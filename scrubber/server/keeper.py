@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ PAUSE_S_MAX = 2.0
 DRAIN_GRACE_S = 1.0  # workers cut what is open at the deadline, and need a moment to record it
 SUPERVISOR_END_S = 3.0  # for its last look at the rings after the workers ended
 ENFORCER_END_S = 5.0  # to take out of the kernel what is ours
+ENFORCER_WAIT_S = 2 * ENFORCER_END_S  # for the one before ours to be gone
 ENFORCER_WEDGED_NS = 10_000_000_000  # a list of all that the kernel has may take seconds
 
 
@@ -190,6 +191,7 @@ class Keeper:
         self.notifier.beat(now_ns)
         self.succession.check(now_ns)
         if self.draining:
+            self._check_enforcer_ends(now_ns)
             self._check_drain(now_ns)
 
     def _say_ready(self) -> None:
@@ -285,6 +287,8 @@ class Keeper:
             end = child.beat_offset + self.plan.gauges_slot_bytes
             self.gauges[child.beat_offset : end] = bytes(self.plan.gauges_slot_bytes)
         if self._ending(child):
+            if child is self.enforcer and self.succession.done:
+                self.succession.release()
             return
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
         self.log.error("%s (pid %d) ended by %s after %.1f s", child.name, process.pid, how, lived_s)
@@ -481,22 +485,25 @@ class Keeper:
                         worker.kill()
             return
         if self.supervisor.process is None:
-            self._end_enforcer(now_ns)
+            if self.enforcer is None or self.enforcer.process is None:
+                self.exit_code = 0
+            elif not self.enforcer_end_ns:
+                self._end_enforcer(leave=False)
         elif not self.supervisor_end_ns:
             self.supervisor_end_ns = now_ns + int(SUPERVISOR_END_S * 1e9)
             self._send(self.supervisor, {"type": "drain", "deadline_s": SUPERVISOR_END_S})
         elif self.supervisor.channel is None or now_ns >= self.supervisor_end_ns:
             self.supervisor.kill()
 
-    def _end_enforcer(self, now_ns: int, *, leave: bool = False) -> None:
-        """The last to go. leave: what is in the kernel is the successor's."""
-        if self.enforcer is None or self.enforcer.process is None:
-            if self.supervisor.process is None:
-                self.exit_code = 0
-        elif not self.enforcer_end_ns:
-            self.enforcer_end_ns = now_ns + int(ENFORCER_END_S * 1e9)
+    def _end_enforcer(self, *, leave: bool) -> None:
+        """The last to go where nobody follows, else the first. leave: what is in the kernel is the successor's."""
+        if self.enforcer is not None:
+            self.enforcer_end_ns = time.monotonic_ns() + int(ENFORCER_END_S * 1e9)
             self._send(self.enforcer, {"type": "drain", "leave": leave})
-        elif now_ns >= self.enforcer_end_ns:
+
+    def _check_enforcer_ends(self, now_ns: int) -> None:
+        late = self.enforcer_end_ns and now_ns >= self.enforcer_end_ns
+        if late and self.enforcer is not None and self.enforcer.process is not None:
             self.log.error("%s (pid %d) does not end: killed", self.enforcer.name, self.enforcer.process.pid)
             self.enforcer.kill()
 
@@ -538,15 +545,23 @@ class Keeper:
     def _tell_upgraded(self, answer: dict[str, Any]) -> None:
         self._send(self.supervisor, {"type": "upgraded", "number": self.upgrade_number, **answer})
 
-    def _taken_over(self) -> None:
-        self._end_enforcer(time.monotonic_ns(), leave=True)
+    def _taken_over(self, drops: Collection[str]) -> None:
+        """`drops`: the backends of the successor's enforcer, which starts once ours is gone."""
+        if self.enforcer is None or self.enforcer.process is None:
+            self.succession.release()
+        else:  # what it would not find, nobody could lift
+            self._end_enforcer(leave=set(self._drops()) <= set(drops))
         if not self.draining:
             self._let_go(remove=False)
 
-    def _tell_predecessor(self, kind: str) -> None:
+    def _drops(self) -> list[str]:
+        """Backends of our enforcer."""
+        return list((self.plan.settings.get("enforcer") or {}).get("drop", ()))
+
+    def _tell_predecessor(self, kind: str, **more: Any) -> None:
         if self.predecessor is not None:
             with contextlib.suppress(ChannelError):
-                self.predecessor.send({"type": kind})
+                self.predecessor.send({"type": kind, **more})
 
     def _predecessor_readable(self) -> None:
         if self.predecessor is None:
@@ -559,8 +574,12 @@ class Keeper:
                 self.log.error("the keeper before us is gone, and never said go")
                 self._stop_now(1)
             self._drop_predecessor()
-        if received is not None and received.type == "go" and self.held:
-            self._go()
+            self._start_enforcer()
+        if received is not None:
+            if received.type == "go" and self.held:
+                self._go()
+            elif received.type == "released":
+                self._start_enforcer()
             received.close()
 
     def _go(self) -> None:
@@ -571,13 +590,19 @@ class Keeper:
             fds = self.ports.fds(worker.slot)
             self._send(worker, {"type": "listen", "names": list(fds)}, list(fds.values()))
         self._send(self.supervisor, {"type": "go"})
-        if self.enforcer is not None:
-            self._start(self.enforcer)
+        if self.enforcer is not None:  # as soon as the one before it has let go, or then
+            self.enforcer.restart_ns = time.monotonic_ns() + int(ENFORCER_WAIT_S * 1e9)
         for given in self.unwanted:
             given.close()
         self.unwanted = []
         self._say_ready()
-        self._tell_predecessor("serving")
+        self._tell_predecessor("serving", drops=self._drops())
+
+    def _start_enforcer(self) -> None:
+        """The one before it is gone: two would take what is ours from one another."""
+        if self.enforcer is not None and self.enforcer.process is None and not self._ending(self.enforcer):
+            self._start(self.enforcer)
+            self._tell_children()
 
     def _drop_predecessor(self) -> None:
         if self.predecessor is not None:

@@ -1,7 +1,7 @@
 """The gateway's secret: made once, kept in a file of the state directory that only its owner reads.
 
 Owns: that file, and what is derived of it: the key of all hashes in shared memory (so that blocks by hashed keys hold
-over a stop), and the key of the file of blocks. Whoever writes that file holds a lock on this one.
+over a stop), and the keys of the files of blocks and announcements. Whoever writes the former holds a lock on this one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Secret:
 
     memory: bytes  # 16 bytes, of the hashes in shared memory
     blocks: bytes  # 32 bytes, of the file of blocks
+    upstream: bytes  # 32 bytes, of the file of what is announced upstream
 
 
 def make(directory: str, owner: tuple[int, int] | None = None) -> Secret:
@@ -70,6 +71,7 @@ def read(directory: str) -> Secret:
     return Secret(
         memory=hashlib.blake2s(key=raw, person=b"memory", digest_size=16).digest(),
         blocks=hashlib.blake2s(key=raw, person=b"blocks").digest(),
+        upstream=hashlib.blake2s(key=raw, person=b"upstream").digest(),
     )
 
 

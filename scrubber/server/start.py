@@ -26,6 +26,7 @@ from scrubber.config.enforcer import Enforcer
 from scrubber.config.gateway import Gateway
 from scrubber.config.listener import listener_keys
 from scrubber.config.origins import ORIGINS_IDLE, streams_of_worker
+from scrubber.control.blackholes import own_addresses
 from scrubber.control.policy import PolicyInForce, compile_files, unresolved
 from scrubber.control.saved import Restored, SavedBlock, restore
 from scrubber.enforce.envelope import Floor
@@ -48,7 +49,7 @@ FIRST_GENERATION = 1
 BUFFERS_MIN = 8192
 COUNT_CELLS_MIN = 1024
 # What lies in a state directory.
-OURS = re.compile(r"admin\.(sock|sock\.lock|token)|(access|acts)\.log.*|blocks|secret")
+OURS = re.compile(r"admin\.(sock|sock\.lock|token)|(access|acts)\.log.*|blocks|upstream|bgp|secret")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def prepare(
                 "interfaces": list(enforcer.interfaces),
                 "xdp_mode": enforcer.xdp_mode,
                 "on_stop": enforcer.on_stop,
+                "announces": enforcer.upstream is not None,
             }
             if enforcer
             else None,
@@ -160,14 +162,19 @@ def enforcer_notice(gateway: Gateway) -> str:
 def floor_of(policy: PolicyInForce, enforcer: Enforcer) -> Floor:
     """What the enforcer may never do, from the files and this machine as they are now."""
     never = never_block(policy.resolved, policy.mandates, machine_addresses())
+    upstream = enforcer.upstream
     return Floor(
         never=tuple(net_of(text) for text in never),
+        own=own_addresses(policy.mandates, never),
         protects=tuple(net_of(text) for text in enforcer.protects),
         v4_widest=enforcer.prefix_v4_widest,
         v6_widest=enforcer.prefix_v6_widest,
         ttl_ns_max=enforcer.ttl_max_ns,
         hosts_max=enforcer.hosts_max,
         prefixes_max=enforcer.prefixes_max,
+        announcements_max=upstream.announcements_max if upstream else 0,
+        announcements_per_min=upstream.announcements_per_min if upstream else 0,
+        flows_max=upstream.flowspec.rules_max if upstream and upstream.flowspec else 0,
     )
 
 

@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
@@ -38,7 +38,7 @@ Answer = dict[str, Any]
 
 class Succession:
     """At most one successor at a time. `tell`: what came of it; `export`: asks for the blocks; `taken_over`: the
-    successor accepts."""
+    successor accepts, and its enforcer has these backends."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Succession:
         tell: Callable[[Answer], None],
         export: Callable[[], bool],
         ready: Callable[[int], None],
-        taken_over: Callable[[], None],
+        taken_over: Callable[[Collection[str]], None],
     ) -> None:
         self.log, self._selector = logger, selector
         self._tell, self._export, self._ready, self._taken_over = tell, export, ready, taken_over
@@ -132,6 +132,12 @@ class Succession:
             with contextlib.suppress(ChannelError):
                 self._channel.send({"type": "exported"}, fds)
 
+    def release(self) -> None:
+        """No enforcer of ours is left."""
+        if self._channel is not None:
+            with contextlib.suppress(ChannelError):
+                self._channel.send({"type": "released"})
+
     def _readable(self) -> None:
         try:
             while self._channel is not None and (received := self._channel.receive()) is not None:
@@ -161,7 +167,7 @@ class Succession:
             self.done = True
             self.log.info("upgrade: the successor (pid %d) has taken over", self.pid)
             self._tell({"ok": True, "pid": self.pid})
-            self._taken_over()
+            self._taken_over(received.message.get("drops", ()))
 
     def _ended(self) -> None:
         """Our successor's end, before or after it took over."""

@@ -24,6 +24,7 @@ import uvloop
 from scrubber import _native
 from scrubber.admin import metrics, token
 from scrubber.control import acts
+from scrubber.control.blackholes import BlackholeOrder, FlowOrder, WithdrawOrder
 from scrubber.control.blocks import BlockOrder, UnblockOrder
 from scrubber.control.drain import DrainOrder
 from scrubber.control.policy import (
@@ -38,6 +39,7 @@ from scrubber.control.purge import PurgeOrder, forget, meant
 from scrubber.errors import FilesRefused, InternalError, OperatorError, Problem, ScrubberError, ValueRefused
 from scrubber.mandate.compile import CompiledPolicy
 from scrubber.server import child, images, log, memfd, outputs
+from scrubber.server.announcements import Announcements
 from scrubber.server.by_hand import ByHand
 from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
 from scrubber.server.child import Beat
@@ -50,7 +52,7 @@ from scrubber.server.plan import ListenerPlan, Start
 from scrubber.server.requests import Requests
 from scrubber.server.resolve import Names, answer_all
 from scrubber.server.saver import Saver
-from scrubber.server.start import listener_plans
+from scrubber.server.start import floor_of, listener_plans
 from scrubber.server.tls_upkeep import TlsUpkeep
 from scrubber.server.trouble import Trouble
 from scrubber.server.upgrade import export
@@ -109,8 +111,17 @@ class Supervisor:
         enforcer = self.policy.gateway.enforcer
         quiet_ns = enforcer.quiet_ns if enforcer is not None else 0
         self.enforcement = Enforcement(self.memory, self.journal, logger, quiet_ns=quiet_ns, lift=self.saver.lifted)
-        self.enforcement.use(self.policy, start.listeners)
         self.enforces = start.settings.get("enforcer") is not None
+        if self.enforces and enforcer is not None and enforcer.upstream is not None:
+            self.enforcement.announcements = Announcements(
+                enforcer.upstream,
+                floor_of(self.policy, enforcer),
+                self.journal,
+                logger,
+                directory=self.policy.gateway.state_dir,
+                tell=self.enforcement.tell,
+            )
+        self.enforcement.use(self.policy, start.listeners)
         self.by_hand = ByHand(self.memory, self.journal, self._lifted)
         self.origins = Origins(self.memory, self.journal)
         self.origins.claim(self.policy, begun=True)
@@ -162,6 +173,8 @@ class Supervisor:
                 self._watch(self.loop.create_task(self.saver.run()))
                 if self.enforces:
                     self._watch(self.loop.create_task(self.enforcement.run()))
+                if (announcements := self.enforcement.announcements) is not None:
+                    self._watch(self.loop.create_task(announcements.run()))
             self.every(SAMPLE_S, self._sample)
             self.every(EXPIRY_LOOK_S, self._look_expired)
             self.every(TLS_LOOK_S, lambda: self.tls.look(self.policy.gateway))
@@ -176,6 +189,8 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             self.every(BEAT_S, self._beat)  # what is left to be written may take longer than we may be silent
             await self.health.end()
+            if self.enforcement.announcements is not None:
+                await self.enforcement.announcements.finish()
             await self.saver.finish()
             await self.journal.finish()
             if close_admin is not None:
@@ -528,6 +543,31 @@ class Supervisor:
             "areas": [n for n in names if names[n] in wanted.area_ids],
             "found": found,
         }
+
+    async def blackhole(self, order: BlackholeOrder) -> dict[str, Any]:
+        """Served.blackhole."""
+        return await self._announcements().blackhole(order)
+
+    async def flow(self, order: FlowOrder) -> dict[str, Any]:
+        """Served.flow."""
+        return await self._announcements().flow(order)
+
+    async def withdraw(self, order: WithdrawOrder) -> dict[str, Any]:
+        """Served.withdraw."""
+        return self._announcements().withdraw(order)
+
+    def blackholes(self) -> list[dict[str, Any]]:
+        """Served.blackholes."""
+        announcements = self.enforcement.announcements
+        return announcements.listed() if announcements is not None else []
+
+    def _announcements(self) -> Announcements:
+        if self.enforcement.announcements is not None:
+            return self.enforcement.announcements
+        raise OperatorError(
+            "this gateway announces nothing upstream",
+            hint="[enforcer.upstream] says to whom, and it takes CAP_NET_ADMIN: docs/upstream.md",
+        )
 
     def blocks(self) -> list[dict[str, Any]]:
         """Served.blocks."""

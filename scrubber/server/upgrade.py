@@ -52,6 +52,8 @@ def succeed(handover: Handover, channel: Channel) -> Plan:
     if reasons := rolled_back(former.accepted, loaded.mandates):
         raise FilesRefused([*reasons, *loaded.problems])
     plan = start.prepare(loaded, former)
+    if loaded.gateway.enforcer is not None and "enforcer" not in plan.roles:
+        log.setup("upgrade").warning("%s", start.enforcer_notice(loaded.gateway))
     if plan.regions["blocks"] != handover.regions["blocks"]:
         blocks = (exported or ask_exported(channel)).blocks
         policy = from_image(memfd.read_all(plan.policy))

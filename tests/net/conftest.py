@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e.conftest import gateway, origin  # noqa: F401 - fixtures
+from tests.net.site import site  # noqa: F401 - a fixture
 from tests.net.space import Space
 from tests.net.stage import Stage, build
+from tests.net.theatre import theatre  # noqa: F401 - a fixture
 from tests.net.xdp_stage import Opener
 from tests.wanted import program
 

@@ -8,131 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.support import ROOT, SLOW, Gateway, alive, mandate_text, until
-from tests.net.space import Space, wire
-
-HERE, HERE6 = "198.18.0.1", "fd18::1"
-PERSON, ATTACKER, OTHER = "198.18.0.2", "198.18.1.1", "198.18.1.2"
-ATTACKER6 = "fd18:0:0:1::1"
-FLOOD = """
-[[rule]]
-name = "flood"
-per = "client"
-limit = "20/s burst 20"
-then = ["throttle 100ms", "block 10m"]
-"""
-
-
-@dataclass
-class Site:
-    """A gateway that listens on both families of its namespace, and who is at the other end of the wire."""
-
-    here: Space
-    there: Space
-    running: Gateway
-
-    @property
-    def port(self) -> int:
-        return self.running.ports[0]
-
-    def get(self, source: str = PERSON, timeout_s: float = 5.0) -> int:
-        """The status of a request from that address; TimeoutError: nothing came back."""
-        v6 = ":" in source
-        with self.there.inside():
-            sock = socket.create_connection((HERE6 if v6 else HERE, self.port), timeout_s, (source, 0))
-        with sock:
-            sock.sendall(b"GET /bytes/5 HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n")
-            return int(sock.recv(4096).split()[1])
-
-    def shut_out(self, source: str) -> bool:
-        """Whether a connection from there is not even refused."""
-        try:
-            self.get(source, 0.3)
-        except TimeoutError:
-            return True
-        except OSError:
-            return False
-        return False
-
-    def enforcer(self) -> dict[str, Any]:
-        return self.running.status()["enforcer"]  # type: ignore[no-any-return]
-
-    def in_force(self, count: int) -> bool:
-        return sum(self.enforcer()["in_force"].values()) == count
-
-    def table(self) -> str:
-        return self.here.run("nft", "list", "ruleset")
-
-    def pid(self, role: str, slot: int = -1) -> int:
-        return int(self.running.child(role, slot)["pid"])
-
-    def unblock(self, source: str) -> None:
-        assert self.running.admin("DELETE", f"/v1/blocks?source={source}")[0] == 200
-
-    def block(self, source: str, ttl_s: float = 60) -> None:
-        code, said = self.running.admin("POST", "/v1/blocks", {"source": source, "ttl_s": ttl_s, "reason": "a test"})
-        assert code == 201, said
-
-
-@pytest.fixture
-def site(spaces: Callable[[str], Space], gateway: GatewayFactory, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Starts a gateway with `[enforcer]` (lines of it: `enforcer`)."""
-    origins: list[subprocess.Popen[bytes]] = []
-
-    def start(*, enforcer: str = "", rules: str = FLOOD, top: str = "", proportion: str = "", **how: Any) -> Site:
-        here, there = spaces("gw"), spaces("out")
-        wire(here, f"in {HERE}/15 {HERE6}/32", there, f"out {PERSON}/15 fd18::2/32")
-        for address in (f"{ATTACKER}/15", f"{OTHER}/15", f"{ATTACKER6}/32"):
-            there.ip("address", "add", address, "dev", "out", *(["nodad"] if ":" in address else []))
-        origin = here.popen(
-            sys.executable,
-            "tests/e2e/origin.py",
-            "origin",
-            stdout=subprocess.PIPE,
-            env={**os.environ, "ORIGIN_PORT": "0"},
-        )
-        origins.append(origin)
-        assert origin.stdout is not None
-        port = int(origin.stdout.readline())
-        text = f"""
-workers = 1
-state_dir = "state"
-mandates = ["mandate.toml"]
-allow_unsigned = true
-{top}
-[enforcer]
-{enforcer}
-[[listener]]
-address = "{HERE}:8080"
-[[listener]]
-address = "[{HERE6}]:8080"
-[[area]]
-name = "site"
-default = true
-origins = ["127.0.0.1:{port}"]
-"""
-        running = gateway(text=text, mandate=mandate_text(rules, proportion=proportion), command=here.into(), **how)
-        found = Site(here, there, running)
-        until(lambda: found.enforcer()["here"])
-        return found
-
-    yield start
-    for origin in origins:
-        origin.terminate()
-        origin.wait(10)
-        assert origin.stdout is not None
-        origin.stdout.close()
+from tests.e2e.support import ROOT, SLOW, alive, mandate_text, until
+from tests.net.site import ATTACKER, ATTACKER6, FLOOD, HERE, OTHER, Site, flooded
+from tests.net.space import Space
 
 
 @pytest.mark.parametrize("source", [ATTACKER, ATTACKER6])
@@ -171,15 +56,6 @@ def test_a_flood_ends_in_the_kernel_and_costs_the_worker_nothing(site: Callable[
     assert heaviest["packets"] >= 300
 
 
-def flooded(found: Site, source: str) -> bool:
-    """One request more; whether the kernel has it."""
-    try:
-        found.get(source, 0.3)
-    except OSError:
-        return found.in_force(1)
-    return False
-
-
 def test_who_goes_on_sending_is_shut_out_for_longer_as_far_as_the_mandate_goes(site: Callable[..., Site]) -> None:
     found = site(
         rules=FLOOD.replace("block 10m", "block 4s"), proportion='block_ttl_max = "8s"\nclients_share_max = "50%"'
@@ -201,6 +77,15 @@ def test_who_falls_silent_is_let_back_in_after_a_probe(site: Callable[..., Site]
     assert found.get(ATTACKER) == 200
     assert found.in_force(1)
     assert found.shut_out(OTHER)
+
+
+def test_who_was_let_back_in_goes_down_again_when_it_is_blocked_again(site: Callable[..., Site]) -> None:
+    found = site(enforcer='quiet = "2s"')
+    until(lambda: flooded(found, ATTACKER))
+    until(lambda: "it sends nothing any more" in str(found.running.status()["acts"]))
+    found.block(ATTACKER, ttl_s=600)
+    until(lambda: found.in_force(1))
+    assert found.shut_out(ATTACKER)
 
 
 def test_who_comes_in_its_probe_stays_out(site: Callable[..., Site]) -> None:

@@ -284,7 +284,7 @@ def test_without_the_privilege_it_says_which(spaces: Spaces) -> None:
     )
     words = [program("unshare"), "--user", "--map-root-user", "--net", sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert "CAP_BPF and CAP_NET_ADMIN" in done.stdout, done.stderr
+    assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in done.stdout, done.stderr
 
 
 # Many

@@ -47,6 +47,7 @@ class Envelope:
 
     def __init__(self, floor: Floor, terms: Terms) -> None:
         self.never = [known(net) for net in (*floor.never, *terms.never)]
+        self.named = [known(net) for each in (floor, terms) for net in each.never if net not in each.own]
         self.protects = [known(net) for net in floor.protects]
         self.widest = {4: max(floor.v4_widest, terms.v4_widest), 6: max(floor.v6_widest, terms.v6_widest)}
         self.victim_widest = {
@@ -77,7 +78,7 @@ class Envelope:
             return False
         rest = [other for other in self.protects if other.version == one.version]
         everything = all(other.subnet_of(one) for other in rest)
-        return all_within(one, self.protects) and not everything and not any_overlap(one, [*NOBODY, *self.never])
+        return all_within(one, self.protects) and not everything and not any_overlap(one, [*NOBODY, *self.named])
 
     def allows_drop(self, net: bytes, until_ns: int, doors: int, now_ns: int, in_force: int) -> bool:
         if not self.allows_time(until_ns, now_ns) or doors not in range(1, 256):
@@ -85,12 +86,20 @@ class Envelope:
         host = (len(net), net[-1:]) in ((5, b"\x20"), (17, b"\x40"))
         return self.allows_source(net, local=True) and in_force < self.most("hosts_max" if host else "prefixes_max")
 
-    def allows_announcement(self, net: bytes, kind: str, until_ns: int, now_ns: int, in_force: int) -> bool:
-        allowed = self.allows_victim(net) if kind == "victim" else self.allows_source(net, local=False)
+    def allows_announcement(  # noqa: PLR0917 - as Envelope.refuse_announcement
+        self, net: bytes, kind: str, until_ns: int, now_ns: int, in_force: int, again: bool
+    ) -> bool:
+        allowed = self.allows_victim(net) if kind == "victim" else self.allows_route(net)
         allowed = allowed and self.allows_time(until_ns, now_ns) and in_force < self.most("announcements_max")
-        return allowed and self.allows_pace(now_ns)
+        return allowed and (again or self.allows_pace(now_ns))
 
-    def allows_flow(self, destination: bytes, source: bytes | None, until_ns: int, now_ns: int, in_force: int) -> bool:
+    def allows_route(self, net: bytes) -> bool:
+        one = read(net)
+        return one is not None and one.prefixlen >= {4: 24, 6: 48}[one.version] and self.allows_source(net, local=False)
+
+    def allows_flow(  # noqa: PLR0917 - as Envelope.refuse_flow
+        self, destination: bytes, source: bytes | None, until_ns: int, now_ns: int, in_force: int, again: bool
+    ) -> bool:
         if source is None:
             allowed = self.allows_victim(destination)
         else:
@@ -98,7 +107,7 @@ class Envelope:
             allowed = scope is not None and all_within(scope, self.protects) and not any_overlap(scope, NOBODY)
             allowed = allowed and self.allows_source(source, local=False, finer=True)
         allowed = allowed and self.allows_time(until_ns, now_ns) and in_force < self.most("flows_max")
-        return allowed and self.allows_pace(now_ns)
+        return allowed and (again or self.allows_pace(now_ns))
 
     def allows_pace(self, now_ns: int) -> bool:
         if sum(then > now_ns - MINUTE_NS for then in self.announced) >= self.most("announcements_per_min"):

@@ -34,6 +34,8 @@ def problems(text: str, tmp_path: Path) -> list[str]:
         ('interfaces = ["eth 0"]', "enforcer.interfaces[0]", "not an interface"),
         ('interfaces = ["../../etc"]', "enforcer.interfaces[0]", "not an interface"),
         ('interfaces = ["a-name-of-17-byte"]', "enforcer.interfaces[0]", "not an interface"),
+        ("aggregate = 7", "enforcer.aggregate", "no evidence against their neighbours"),
+        ("aggregate = 257", "enforcer.aggregate", ""),
         ("prefix_v4_widest = 4", "enforcer.prefix_v4_widest", ""),
         ('ttl_max = "40d"', "enforcer.ttl_max", ""),
         ('on_stop = "stay"', "enforcer.on_stop", ""),
@@ -76,6 +78,21 @@ def test_bird_takes_what_is_printed_for_the_example(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
     for wanted in ("65535, 666", "64513, 667", "203.0.113.0/24+", "2001:db8:7::/48+", 'password "as-agreed"'):
         assert wanted in done.stdout
+
+
+def test_bird_takes_what_is_printed_for_each_router(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["enforce", "bird-config", "--provider", str(ROOT / "configs/upstream.toml")])
+    assert done.exit_code == 0, done.stderr
+    _, *parts = done.stdout.split("# of the router ")
+    assert [part.split()[0] for part in parts] == ["192.0.2.2", "2001:db8:fffe::9"]
+    for number, part in enumerate(parts):
+        file = tmp_path / f"bird{number}.conf"
+        file.write_text(f"router id 192.0.2.200;\n# {part}")
+        checked = subprocess.run([program("bird"), "-p", "-c", str(file)], capture_output=True, text=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert "RTD_BLACKHOLE" in part
+        assert 'password "as-agreed"' in part or number
+    assert "neighbor 192.0.2.1 as 64512" in parts[0] and "neighbor 2001:db8:ffff::1 as 64512" in parts[1]
 
 
 def test_a_gateway_without_an_upstream() -> None:

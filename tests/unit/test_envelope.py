@@ -121,6 +121,27 @@ def test_never_block_wins_whichever_is_wider(text: str) -> None:
     )
 
 
+def test_a_source_upstream_is_no_wider_than_what_is_routed() -> None:
+    for text, why in (("198.18.0.0/23", "/24"), ("198.18.0.0/24", ""), ("2001:db8:2::/47", "/48")):
+        assert why in announce(opened(v6_widest=16), net_of(text), "source")
+        assert drop(opened(v6_widest=40), net_of(text)) == ""
+
+
+def test_this_machine_may_be_given_up_as_long_as_nobody_named_it() -> None:
+    """Its address is never-block, as are all of this machine; a mandate's list, or the floor's, is another matter."""
+    here = net_of("192.0.2.9")
+    envelope = opened(never=(*NEVER, here), own=(here,))
+    assert "ours" in drop(envelope, here)
+    assert announce(envelope, here, "victim") == ""
+    envelope.use(Terms(**{**WIDE, "never": (here,)}))
+    assert "never blocked" in announce(envelope, here, "victim")
+    envelope.use(Terms(**{**WIDE, "never": (here,), "own": (here,)}))
+    assert announce(envelope, here, "victim") == ""
+    named = opened(never=(here,))
+    named.use(Terms(**{**WIDE, "never": (here,), "own": (here,)}))
+    assert "never blocked" in announce(named, here, "victim"), "whatever the supervisor says"
+
+
 def test_never_block_wins_over_a_victim_too() -> None:
     assert "never blocked" in announce(opened(never=(net_of("192.0.2.7"),)), net_of("192.0.2.7"), "victim")
 
@@ -300,20 +321,21 @@ ASKED = st.tuples(
     st.sampled_from([1, 2, 3, 4, 5, 6, 25, 26, 0, -1]),
     st.sampled_from([0, 0, 2, 3, 9]),
     st.sampled_from([0, 1, MINUTE_NS // 2, MINUTE_NS]),
+    st.booleans(),
 )
 
 
 @settings(max_examples=250)
 @given(
-    floor=st.builds(Floor, never=LISTS, protects=LISTS, **NUMBERS),
-    terms=st.builds(Terms, never=LISTS, **NUMBERS),
+    floor=st.builds(Floor, never=LISTS, own=LISTS, protects=LISTS, **NUMBERS),
+    terms=st.builds(Terms, never=LISTS, own=LISTS, **NUMBERS),
     asked=st.lists(ASKED, min_size=1, max_size=12),
 )
 def test_it_says_what_the_reference_says(floor: Floor, terms: Terms, asked: list[Any]) -> None:
     envelope, slow = Envelope(floor), reference.Envelope(floor, terms)
     envelope.use(terms)
     now = NOW
-    for what, net, other, left, in_force, later in asked:
+    for what, net, other, left, in_force, later, again in asked:
         now += later
         until = now + left
         if what == "drop":
@@ -324,11 +346,11 @@ def test_it_says_what_the_reference_says(floor: Floor, terms: Terms, asked: list
                 flow = Flow(destination=net, until_ns=until, source=other)
             except ValueRefused:
                 continue
-            got = envelope.refuse_flow(flow, now, in_force)
-            wanted = slow.allows_flow(net, other, until, now, in_force)
+            got = envelope.refuse_flow(flow, now, in_force, again=again)
+            wanted = slow.allows_flow(net, other, until, now, in_force, again)
         else:
-            got = envelope.refuse_announcement(net, what, until, now, in_force)
-            wanted = slow.allows_announcement(net, what, until, now, in_force)
+            got = envelope.refuse_announcement(net, what, until, now, in_force, again=again)
+            wanted = slow.allows_announcement(net, what, until, now, in_force, again)
         assert (got == "") == wanted, (what, net.hex(), got)
         if wanted and what in ("drop", "source"):
             assert not any(overlap(net, each) for each in (*floor.never, *terms.never, *floor.protects))

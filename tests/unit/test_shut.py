@@ -109,8 +109,9 @@ def test_terms_are_the_tightest_of_all_mandates(policy: Policy) -> None:
 
 
 def test_without_a_power_to_block_nothing_is_allowed(policy: Policy, tmp_path: Path) -> None:
-    powerless = LONG.replace('"block", ', "").replace(', "block"', "")
+    powerless = LONG.replace('"block", ', "").replace(', "block"', "").replace(', "blackhole"', "")
     loaded = load_all(write(tmp_path, TOP + listener("127.0.0.1:0") + area("site"), m=powerless))
     assert "block" not in loaded.mandates[0].head.powers
     found = terms_of(compile_files(loaded.gateway, loaded.mandates, {}, 1)[0])
     assert (found.ttl_ns_max, found.hosts_max, found.prefixes_max) == (0, 0, 0)
+    assert (found.announcements_max, found.announcements_per_min, found.flows_max) == (0, 0, 0)

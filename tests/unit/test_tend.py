@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrubber.control.tend import ACTIVE_NS, PROBES_MAX, Tender
+from scrubber.control.tend import PROBES_MAX, Tender
 from scrubber.enforce.net import net_of
 
 S = 1_000_000_000
@@ -16,31 +16,61 @@ def test_who_still_sends_is_extended_once_for_each_end() -> None:
     tender = Tender(0)
     tender.dropped(A, 600 * S, 0)
     tender.dropped(B, 600 * S, 0)
-    tender.counted(A, 5, 100 * S)
-    assert tender.still_sending(500 * S) == {}  # not near its end
-    assert tender.still_sending(550 * S) == {}  # nothing came for long
-    tender.counted(A, 9, 549 * S)
-    assert tender.still_sending(550 * S) == {A: 600 * S}
-    assert tender.still_sending(551 * S) == {}
-    tender.dropped(A, 1200 * S, 551 * S)
-    tender.counted(A, 10, 1190 * S)
-    assert tender.still_sending(1191 * S) == {A: 600 * S}  # as long as it was at first
-    tender.gone([A, B])
-    assert tender.still_sending(1199 * S) == {}
+    assert tender.counted(A, 5, 500 * S) == 0  # not near its end
+    assert tender.counted(A, 5, 550 * S) == 0  # nothing came since
+    assert tender.counted(A, 9, 551 * S) == 600 * S
+    assert tender.counted(A, 10, 552 * S) == 0
+    tender.dropped(A, 1200 * S, 553 * S)
+    assert tender.counted(A, 11, 554 * S) == 0
+    assert tender.counted(A, 12, 1190 * S) == 600 * S  # as long as it was at first
+    tender.gone([A])
+    assert tender.counted(A, 13, 1191 * S) == 0
 
 
 def test_of_a_short_one_the_last_seconds_count() -> None:
     tender = Tender(0)
     tender.dropped(A, 4 * S, 0)
-    tender.counted(A, 1, S)
-    assert tender.still_sending(S) == {}
-    assert tender.still_sending(2 * S) == {A: 4 * S}
+    assert tender.counted(A, 1, S) == 0
+    assert tender.counted(A, 2, 2 * S) == 4 * S
+
+
+def test_where_counts_come_rarely_two_of_them_are_in_time() -> None:
+    tender = Tender(0)
+    tender.counts_come(10 * S)
+    tender.dropped(A, 60 * S, 0)
+    assert tender.counted(A, 1, 34 * S) == 0
+    assert tender.counted(A, 2, 44 * S) == 60 * S
+    tender.counts_come(S)
+    tender.dropped(B, 100 * S, 40 * S)
+    assert tender.counted(B, 1, 93 * S) == 0  # a tenth, as they come every second again
+    assert tender.counted(B, 2, 94 * S) == 60 * S
+
+
+@given(
+    every=st.integers(1, 40 * S),
+    ttl=st.integers(1, 4000),
+    shift=st.integers(0, 40 * S),
+    late=st.lists(st.integers(0, 400), min_size=1, max_size=20),
+)
+def test_who_goes_on_sending_is_extended_before_its_end(every: int, ttl: int, shift: int, late: list[int]) -> None:
+    """Whenever counts come, none later than two fifths of its interval; unless the block is over before the first."""
+    every, ttl_ns = max(every, S), ttl * S
+    tender = Tender(0)
+    tender.counts_come(every)
+    tender.dropped(A, ttl_ns, 0)
+    now, packets = shift % every, 0
+    while now < ttl_ns:
+        packets += 1
+        if tender.counted(A, packets, now):
+            return
+        now += every + every * late[packets % len(late)] // 1000
+    assert ttl_ns <= shift % every  # none came in its time
 
 
 def test_who_is_silent_is_probed_and_lifted() -> None:
     tender = Tender(60 * S)
     tender.dropped(A, 3600 * S, 0)
-    tender.counted(A, 7, 10 * S)
+    assert tender.counted(A, 7, 10 * S) == 0
     assert tender.look({A: 3}, 69 * S).probe == []
     assert tender.look({A: 3}, 70 * S).probe == [A]
     assert tender.probing(A)
@@ -49,6 +79,14 @@ def test_who_is_silent_is_probed_and_lifted() -> None:
     assert tender.look({A: 3}, 100 * S).lift == [A]
     tender.gone([A])
     assert not tender.probing(A)
+
+
+def test_nobody_is_silent_before_counts_could_say_otherwise() -> None:
+    tender = Tender(5 * S)
+    tender.counts_come(10 * S)
+    tender.dropped(A, 3600 * S, 0)
+    assert tender.look({A: 3}, 24 * S).probe == []
+    assert tender.look({A: 3}, 25 * S).probe == [A]
 
 
 def test_who_comes_back_in_its_probe_is_dropped_again() -> None:
@@ -103,4 +141,3 @@ def test_nobody_is_lifted_who_sent_within_half_the_time(steps: list[tuple[str, i
                 assert now - sent >= 30 * S
                 return
             assert not (due.probe and now - sent < 60 * S)
-    assert ACTIVE_NS < 60 * S
