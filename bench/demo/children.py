@@ -31,21 +31,23 @@ def _die_with_parent() -> None:
 class Child:
     """A process that this run has started."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, *, listens: bool) -> None:
         self.name = name
         self.process = process
+        self.listens = listens  # to its stdin: it ends when that does
         self.last_words: deque[str] = deque(maxlen=12)  # of its stderr, for a hint when it fails
         self.tasks: list[asyncio.Task[None]] = []
         self.stopping = False
 
     @classmethod
     async def start(cls, name: str, command: Sequence[str], hear: Hear, spec: dict[str, Any] | None = None) -> "Child":
-        """Start it in a process group of its own; a spec goes to its stdin, each JSON line of its stdout to `hear`."""
+        """Start it in a process group of its own; a spec goes to its stdin, which it then minds; each JSON line of its
+        stdout goes to `hear`."""
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             start_new_session=True, preexec_fn=_die_with_parent, limit=1 << 24, cwd=ROOT,
         )
-        child = cls(name, process)
+        child = cls(name, process, listens=spec is not None)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -57,9 +59,12 @@ class Child:
         return child
 
     @classmethod
-    async def module(cls, module: str, hear: Hear, spec: dict[str, Any], name: str = "") -> "Child":
-        """Start one of our own modules with this interpreter."""
-        return await cls.start(name or module.rsplit(".", 1)[-1], [sys.executable, "-m", module], hear, spec)
+    async def module(
+        cls, module: str, hear: Hear, spec: dict[str, Any], name: str = "", into: Sequence[str] = ()
+    ) -> "Child":
+        """Start one of our own modules with this interpreter. `into`: words before it, that lead into a network."""
+        command = [*into, sys.executable, "-m", module]
+        return await cls.start(name or module.rsplit(".", 1)[-1], command, hear, spec)
 
     async def _hear(self, stream: asyncio.StreamReader, hear: Hear) -> None:
         while line := await stream.readline():
@@ -100,7 +105,7 @@ class Child:
         self.stopping = True
         if self.process.stdin is not None:
             self.process.stdin.close()
-        if self.name != "gateway" and await self.done(STOP_S):
+        if self.listens and await self.done(STOP_S):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):

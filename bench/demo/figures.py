@@ -32,6 +32,27 @@ class Sample:
     blocks: int = 0  # sources in the block table now
     shed: int = 0  # of the throttled, by the area-wide limit
     rush: bool = False
+    in_force: int = 0  # sources whose packets the kernel drops now
+    kernel_packets: int = 0  # that it has dropped
+
+
+@dataclass(slots=True)
+class Victim:
+    """The address that is given up, as far as it was seen."""
+
+    counted: list[tuple[float, int]] = field(default_factory=list)  # (at, packets to it that our line had brought)
+    asked_s: float | None = None
+    status: int = 0  # of the gateway's answer; 0: there was none
+    answer: str = ""  # where it was not a yes
+    dropped_s: float | None = None  # since when the provider's kernel was seen to drop it
+
+    def per_s(self, start_s: float, stop_s: float) -> float:
+        """Packets to it a second, between the first and the last count in that time; 0 of less than two counts."""
+        counted = [one for one in self.counted if start_s <= one[0] <= stop_s]
+        if len(counted) < 2:
+            return 0.0
+        (began_s, before), (ended_s, after) = counted[0], counted[-1]
+        return (after - before) / (ended_s - began_s)
 
 
 @dataclass(slots=True)
@@ -48,6 +69,8 @@ class Figures:
     origin: dict[str, Any] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     gateway_says: dict[str, Any] = field(default_factory=dict)  # of people, at the end
+    enforcer_says: dict[str, Any] = field(default_factory=dict)
+    victim: Victim = field(default_factory=Victim)
     acts: list[dict[str, Any]] = field(default_factory=list)
     origin_ready: bool = False
 

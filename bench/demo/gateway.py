@@ -1,7 +1,8 @@
 """The gateway of a run: its files, its process, and what its admin side says.
 
-Owns: a temporary copy of configs/demo.toml and its mandate, in which ports may differ and state has its own place.
-Invariant: nothing is added to the copy that names an address of the run.
+Owns: a temporary copy of configs/demo.toml and its mandate, in which ports may differ and state has its own place; in
+networks of the run's own it listens there, and has an enforcer. Invariant: nothing is added to the copy that names an
+address of people or attackers.
 """
 import asyncio
 import contextlib
@@ -12,6 +13,7 @@ import socket
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import aiohttp
 
 from bench.demo.children import Child, Nursery
 from bench.demo.figures import Figures, Sample
+from bench.demo.network import GATEWAY_END, PROTECTED, SITE, UPSTREAM_END
 from bench.demo.report import AreaLimit
 from scrubber.units import parse_limit
 
@@ -26,9 +29,25 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LISTEN, ORIGIN = 8088, 8001
 READY_S = 15.0
 POLL_S = 0.5
+POST_S = 5.0
 METRIC = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 LABEL = re.compile(r'(?:verdict|reason)="(\w+)"')
 DROP_REASONS = ("blocked", "cap_client", "cap_total", "rule")
+ASN, PROVIDER_ASN = 64512, 64513  # private ones, RFC 6996
+ENFORCER = f"""
+[enforcer]                       # blocks go down into the kernel
+drop = ["nft"]
+interfaces = ["north"]
+protects = ["{PROTECTED}"]
+
+[enforcer.upstream]              # and the provider can be asked to drop what goes to an address of ours
+router_id = "{GATEWAY_END}"
+asn = {ASN}
+
+[[enforcer.upstream.neighbour]]
+address = "{UPSTREAM_END}"
+asn = {PROVIDER_ASN}
+"""
 
 
 class DemoFailed(Exception):
@@ -45,14 +64,16 @@ def port_or_free(wanted: int) -> int:
     raise DemoFailed("no TCP port is free on 127.0.0.1 (stop something that listens there)")
 
 
-def write_files(home: Path, listen: int, origin: int) -> Path:
-    """Copy the demo's files into `home`, with these ports; returns the gateway file."""
+def write_files(home: Path, listen: int, origin: int, *, enforced: bool = False) -> Path:
+    """Copy the demo's files into `home`, with these ports; returns the gateway file. `enforced`: for a network of the
+    run's own, with an enforcer."""
     shutil.copy(CONFIGS / "demo-mandate.toml", home)
     text = (CONFIGS / "demo.toml").read_text(encoding="utf-8")
-    for written, wanted in ((LISTEN, listen), (ORIGIN, origin)):
-        text = text.replace(f"127.0.0.1:{written}", f"127.0.0.1:{wanted}")
+    here = SITE if enforced else "127.0.0.1"
+    for written, wanted in ((LISTEN, f"{here}:{listen}"), (ORIGIN, f"127.0.0.1:{origin}")):
+        text = text.replace(f"127.0.0.1:{written}", wanted)
     file = home / "demo.toml"
-    file.write_text(f'state_dir = "state"\n{text}', encoding="utf-8")
+    file.write_text(f'state_dir = "state"\n{text}{ENFORCER if enforced else ""}', encoding="utf-8")
     return file
 
 
@@ -90,11 +111,18 @@ class Watch:
             self.acts_seen = max([self.acts_seen, *(act["number"] for act in acts)])
             figures.acts.extend(acts)
 
-    async def verdict(self) -> dict[str, Any]:
-        """What the gateway itself says of people, at the end; nothing where it does not answer."""
+    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        """The status and text of what an admin path answers."""
+        patience = aiohttp.ClientTimeout(total=POST_S)
+        url = f"http://scrubber{path}"
+        async with self.session.post(url, json=body, raise_for_status=False, timeout=patience) as response:
+            return response.status, await response.text()
+
+    async def last_words(self, figures: Figures) -> None:
+        """What the gateway itself says of people and of its enforcer, at the end; nothing where it does not answer."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            return dict(json.loads(await self.ask("/v1/status"))["people"])
-        return {}
+            status = json.loads(await self.ask("/v1/status"))
+            figures.gateway_says, figures.enforcer_says = status["people"], status.get("enforcer") or {}
 
     async def close(self) -> None:
         """Close the connection."""
@@ -119,16 +147,22 @@ def sample_of(metrics: str, at_s: float) -> Sample:
         blocks=sums["scrubber_blocks"],
         shed=sums["scrubber_shed_total"],
         rush=bool(sums["scrubber_rush"]),
+        in_force=sums["scrubber_kernel_drops"],
+        kernel_packets=sums["scrubber_kernel_dropped_packets_total"],
     )
 
 
-async def start(nursery: Nursery, home: Path, listen: int, origin: int) -> Watch:
-    """Run the gateway. DemoFailed where it does not come up, with its own words."""
-    file = write_files(home, listen, origin)
+def scrubber_command() -> list[str]:
+    """`scrubber`, of this interpreter."""
     script = Path(sys.executable).with_name("scrubber")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "scrubber"]
-    child = nursery.add(await Child.start("gateway", [*command, "run", str(file)], lambda _: None))
-    state = home / "state"
+    return [str(script)] if script.exists() else [sys.executable, "-m", "scrubber"]
+
+
+async def start(nursery: Nursery, file: Path, into: Sequence[str] = ()) -> Watch:
+    """Run the gateway of that file. DemoFailed where it does not come up, with its own words."""
+    command = [*into, *scrubber_command(), "run", str(file)]
+    child = nursery.add(await Child.start("gateway", command, lambda _: None))
+    state = file.parent / "state"
     for _ in range(int(READY_S / 0.1)):
         await asyncio.sleep(0.1)
         if child.process.returncode is not None:

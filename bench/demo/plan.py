@@ -8,11 +8,34 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from bench.demo import network
 from bench.demo.site import HOST
 
-TARGET = "127.0.0.1"
 COME_S = 3.8  # people come one after the other, not as a crowd of their own
 SETTLE_S = 2  # a flood's first seconds, in which a gateway may still be finding out
+GIVE_UP = 2 / 3  # of the flood is over when the victim is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run takes place."""
+
+    first: str  # of the pool of people's and attackers' addresses
+    last: str
+    target: str  # the site
+    victim: str  # another address of ours, where nothing is served; "": there is none
+    connect_s: float  # after which an attacker gives up on a connection that nobody answers
+
+    @property
+    def kinds(self) -> "tuple[Kind, ...]":
+        """The kinds of attack there."""
+        return (*KINDS, VICTIM) if self.victim else KINDS
+
+
+# Less 127.0.0.0/16, where a machine has its own.
+LOOPBACK = Place("127.1.0.0", "127.255.254.255", "127.0.0.1", "", 8.0)
+# Drops answer nothing: who waited for them would hardly send.
+NETWORK = Place("198.18.0.1", "198.19.255.254", network.SITE, network.VICTIM, 0.15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +69,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("silent", "connections without a byte", "hold", 20, 1, connections=25),
     Kind("churn", "connections opened and closed", "churn", 10, 1, rate_per_s=50),
 )
+VICTIM = Kind("victim", "connections to an address of ours that has no site", "churn", 20, 1, rate_per_s=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,7 @@ class Plan:
     calm: Phase
     flood: Phase
     after: Phase
+    place: Place = LOOPBACK
     think_s: tuple[float, float] = (1.5, 3.0)
     fast_processes: int = 2
 
@@ -75,13 +100,18 @@ class Plan:
         """How long people are there."""
         return self.after.stop_s
 
+    @property
+    def give_up_s(self) -> float:
+        """When the provider is asked to drop what goes to the victim."""
+        return self.flood.start_s + GIVE_UP * (self.flood.stop_s - self.flood.start_s)
+
     def people_spec(self, t0_ns: int, port: int, site: dict[str, Any]) -> dict[str, Any]:
         """What the people's process is told."""
         people = [
             {"source": source, "browser": number, "start_s": start_s}
             for number, (source, start_s) in enumerate(self.people.items())
         ]
-        site = {**site, "target": TARGET, "port": port, "think_s": self.think_s, "seconds": self.seconds}
+        site = {**site, "target": self.place.target, "port": port, "think_s": self.think_s, "seconds": self.seconds}
         return {
             "t0_ns": t0_ns, "seed": self.seed, "requests_max": 60_000, "seconds_max": self.seconds + 6,
             "site": site, "people": people,
@@ -93,15 +123,16 @@ class Plan:
         for process in range(self.fast_processes + 1):
             slow = process == self.fast_processes
             attacks = []
-            for kind in KINDS:
+            for kind in self.place.kinds:
                 if (kind.process == 1) != slow:
                     continue
                 sources = self.attackers[kind.name]
                 attacks.append({
                     "kind": kind.name, "how": kind.how, "shape": kind.shape,
-                    "host": HOST, "target": TARGET, "port": port,
+                    "host": HOST, "target": self.place.victim if kind is VICTIM else self.place.target, "port": port,
                     "sources": sources if slow else sources[process::self.fast_processes],
                     "rate_per_s": kind.rate_per_s, "connections": kind.connections, "connections_max": kind.connections,
+                    "connect_s": self.place.connect_s,
                     "drip_s": kind.drip_s, "reopen_s": 1.0, "spread_s": 2.0, "keep_s": 0.05,
                     "start_s": self.flood.start_s, "stop_s": self.flood.stop_s,
                 })
@@ -112,14 +143,16 @@ class Plan:
         return specs
 
 
-def draw(seed: int, people: int, calm_s: int = 10, flood_s: int = 27, after_s: int = 3) -> Plan:
-    """A plan with its addresses drawn from 127.0.0.0/8 (less 127.0.0.0/16, where a machine has its own)."""
+def draw(
+    seed: int, people: int, calm_s: int = 10, flood_s: int = 27, after_s: int = 3, *, place: Place = LOOPBACK
+) -> Plan:
+    """A plan with its addresses drawn from the pool of that place."""
     rng = random.Random(seed)
-    wanted = people + sum(kind.addresses for kind in KINDS)
-    low, high = int(ipaddress.IPv4Address("127.1.0.0")), int(ipaddress.IPv4Address("127.255.255.0"))
-    addresses = [str(ipaddress.IPv4Address(number)) for number in rng.sample(range(low, high), wanted)]
+    wanted = people + sum(kind.addresses for kind in place.kinds)
+    pool = range(int(ipaddress.IPv4Address(place.first)), int(ipaddress.IPv4Address(place.last)) + 1)
+    addresses = [str(ipaddress.IPv4Address(number)) for number in rng.sample(pool, wanted)]
     attackers: dict[str, list[str]] = {}
-    for kind in KINDS:
+    for kind in place.kinds:
         attackers[kind.name] = [addresses.pop() for _ in range(kind.addresses)]
     stop_s = calm_s + flood_s
     return Plan(
@@ -127,4 +160,5 @@ def draw(seed: int, people: int, calm_s: int = 10, flood_s: int = 27, after_s: i
         {address: round(rng.uniform(0.0, COME_S), 3) for address in addresses},
         attackers,
         Phase("calm", 0, calm_s), Phase("flood", calm_s, stop_s), Phase("after", stop_s, stop_s + after_s),
+        place,
     )

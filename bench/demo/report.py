@@ -3,19 +3,22 @@
 Owns: every figure of the report and every condition. Invariants: pure, no clock and no files, so that tests can ask it
 anything; a condition that could not be measured has not been met.
 """
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.demo import story
-from bench.demo.figures import Figures, named, percentile, share
-from bench.demo.plan import KINDS, SETTLE_S, Kind, Plan
+from bench.demo.figures import Figures, Sample, named, percentile, share
+from bench.demo.plan import KINDS, SETTLE_S, VICTIM, Kind, Plan
 from bench.load.tally import ATTEMPTED, SERVED, THROTTLED
 
 PEOPLE_REQUESTS_MIN = 10_000
 PEOPLE_SUCCESS_MIN = 0.999
 SERVED_SHARE_MAX = 0.01
 FAST_ADDRESSES_MIN = 100
+IN_FORCE_MIN = 0.9  # of the blocked sources: some were blocked a moment ago
+ARRIVED_MAX = 0.01  # of what had come to the victim before it was given up
 FAST_PER_S = 20  # what sends more is beyond the demo mandate's limit for one client
 
 
@@ -103,14 +106,14 @@ def kind_figures(plan: Plan, figures: Figures, kind: Kind) -> dict[str, Any]:
 
 def attack_figures(plan: Plan, figures: Figures) -> dict[str, Any]:
     """All kinds; shares are of the fast floods of requests: the slow one is apart, the others ask for nothing."""
-    kinds = {kind.name: kind_figures(plan, figures, kind) for kind in KINDS}
+    kinds = {kind.name: kind_figures(plan, figures, kind) for kind in plan.place.kinds}
     fast = [kinds[kind.name] for kind in KINDS if fast_flood(kind)]
     tried, tried_after = sum(k["requests"] for k in fast), sum(k["requests_after_2s"] for k in fast)
     served_after = sum(max(k["served_after_2s"], k["served_by_origin_after_2s"]) for k in fast)
     rates = sent_per_s(plan, figures)
     return {
-        "requests": sum(kinds[kind.name]["requests"] for kind in KINDS if kind.how == "requests"),
-        "connections": sum(kinds[kind.name]["requests"] for kind in KINDS if kind.how != "requests"),
+        "requests": sum(kinds[kind.name]["requests"] for kind in plan.place.kinds if kind.how == "requests"),
+        "connections": sum(kinds[kind.name]["requests"] for kind in plan.place.kinds if kind.how != "requests"),
         "fast_addresses": sum(rate > FAST_PER_S for rate in rates),
         "fast_requests_per_s": round(tried / (plan.flood.stop_s - plan.flood.start_s), 1),
         "fast_requests_per_s_an_address": {
@@ -161,6 +164,65 @@ def area_figures(plan: Plan, figures: Figures, limit: AreaLimit | None) -> dict[
     }
 
 
+def kernel_figures(plan: Plan, figures: Figures) -> dict[str, Any] | None:
+    """What the kernel dropped of blocked sources during the flood; None: it was left out."""
+    if not plan.place.victim:
+        return None
+    settled_s, stop_s = plan.flood.start_s + SETTLE_S, plan.flood.stop_s
+    samples = [one for one in figures.samples if settled_s <= one.at_s <= stop_s] or [Sample(0.0)]
+    first, last = samples[0], samples[-1]
+    took_s = last.at_s - first.at_s
+    return {
+        "backends": figures.enforcer_says.get("backends", []),
+        "blocked": last.blocks,
+        "in_force": last.in_force,
+        "packets": figures.samples[-1].kernel_packets if figures.samples else 0,
+        "packets_per_s_after_2s": round(share(last.kernel_packets - first.kernel_packets, took_s), 1),
+    }
+
+
+def upstream_figures(plan: Plan, figures: Figures) -> dict[str, Any] | None:
+    """How the victim fared; None: there was no provider."""
+    if not plan.place.victim:
+        return None
+    victim, (start_s, stop_s) = figures.victim, (plan.flood.start_s + SETTLE_S, plan.flood.stop_s)
+    asked_s = stop_s if victim.asked_s is None else victim.asked_s
+    dropped_s = stop_s if victim.dropped_s is None else victim.dropped_s
+    second = math.ceil(dropped_s)
+    tried = figures.rows([VICTIM.name], second, stop_s)[ATTEMPTED]
+    return {
+        "victim": plan.place.victim,
+        "asked_at_s": victim.asked_s and round(victim.asked_s, 2),
+        "status": victim.status,
+        "answer": victim.answer,
+        "dropped_after_s": victim.dropped_s and round(dropped_s - asked_s, 3),
+        "packets_per_s": {
+            "before": round(victim.per_s(start_s, asked_s), 1), "after": round(victim.per_s(dropped_s, stop_s), 1),
+        },
+        "tried_per_s_after": round(share(tried, stop_s - second), 1),
+        "announced": figures.enforcer_says.get("upstream", {}).get("announced", {}),
+    }
+
+
+def network_conditions(kernel: dict[str, Any], upstream: dict[str, Any]) -> list[Condition]:
+    """What is promised beside, in networks of the run's own."""
+    part, per_s = share(kernel["in_force"], kernel["blocked"]), upstream["packets_per_s"]
+    dropped = upstream["dropped_after_s"] is not None
+    return [
+        Condition(
+            "blocked sources ended in the kernel", f">= {IN_FORCE_MIN:.0%} of them",
+            f"{kernel['in_force']} of {kernel['blocked']}, {kernel['packets_per_s_after_2s']:,.0f} packets/s",
+            part >= IN_FORCE_MIN and kernel["packets_per_s_after_2s"] > 0,
+        ),
+        Condition(
+            "the provider dropped what went to the victim", f"<= {ARRIVED_MAX:.0%} of it still on our line",
+            f"{per_s['after']:g}/s of {per_s['before']:g}/s" if dropped else "it did not",
+            dropped and upstream["tried_per_s_after"] > 0 and per_s["after"] <= per_s["before"] * ARRIVED_MAX
+            and per_s["before"] > 0,
+        ),
+    ]
+
+
 def conditions(people: dict[str, Any], attack: dict[str, Any], area: dict[str, Any]) -> list[Condition]:
     """What `make demo` promises."""
     kinds = attack["kinds"]
@@ -203,7 +265,10 @@ def build(plan: Plan, figures: Figures, limit: AreaLimit | None, about: dict[str
     """The whole report. `about`: machine, versions, durations, command."""
     people, attack = people_figures(plan, figures), attack_figures(plan, figures)
     area = area_figures(plan, figures, limit)
+    kernel, upstream = kernel_figures(plan, figures), upstream_figures(plan, figures)
     found = conditions(people, attack, area)
+    if kernel is not None and upstream is not None:
+        found += network_conditions(kernel, upstream)
     last = asdict(figures.samples[-1]) if figures.samples else None
     return {
         "passed": all(one.met for one in found),
@@ -211,6 +276,8 @@ def build(plan: Plan, figures: Figures, limit: AreaLimit | None, about: dict[str
         "people": people,
         "attack": attack,
         "area": area,
+        "kernel": kernel,
+        "upstream": upstream,
         "gateway": last,
         "rush_before_flood": any(one.rush for one in figures.samples if one.at_s < plan.calm.stop_s),
         "gateway_says": figures.gateway_says,

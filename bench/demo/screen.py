@@ -5,6 +5,7 @@ Owns: what is shown during the run and the table at its end. Invariant: it reads
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -21,12 +22,13 @@ GATEWAY_COLUMNS = ("served", "throttled", "denied", "dropped")
 
 def rates(samples: list[Sample]) -> dict[str, float]:
     """The gateway's counters, a second, over about the last one."""
+    names = (*GATEWAY_COLUMNS, "kernel_packets")
     if len(samples) < 2:
-        return dict.fromkeys(GATEWAY_COLUMNS, 0.0)
+        return dict.fromkeys(names, 0.0)
     last = samples[-1]
     first = next((one for one in reversed(samples[:-1]) if last.at_s - one.at_s >= 0.9), samples[0])
     took_s = max(0.001, last.at_s - first.at_s)
-    return {name: (getattr(last, name) - getattr(first, name)) / took_s for name in GATEWAY_COLUMNS}
+    return {name: (getattr(last, name) - getattr(first, name)) / took_s for name in names}
 
 
 class Screen:
@@ -71,12 +73,16 @@ class Screen:
         asked, success, _, p99 = self.people_now(at_s)
         gateway, second = rates(self.figures.samples), int(at_s) - 1
         flood = self.figures.rows([kind.name for kind in KINDS if not kind.below_limits], second, second + 1)
-        blocks = self.figures.samples[-1].blocks if self.figures.samples else 0
-        counts = " ".join(f"{name} {value:.0f}/s" for name, value in gateway.items())
+        last = self.figures.samples[-1] if self.figures.samples else Sample(0.0)
+        counts = " ".join(f"{name} {gateway[name]:.0f}/s" for name in GATEWAY_COLUMNS)
+        kernel = f"kernel {last.in_force} drops {gateway['kernel_packets']:.0f}/s | " if self.plan.place.victim else ""
+        given_up = self.figures.victim.asked_s is not None
+        upstream = f" | upstream: {story.victim(self.plan, self.figures, at_s)}" if given_up else ""
         return (
-            f"{second:3d} s  people {asked}/s ok {success:.1%} p99 {p99:.0f} ms | {counts} blocked {blocks} | "
+            f"{second:3d} s  people {asked}/s ok {success:.1%} p99 {p99:.0f} ms | {counts} blocked {last.blocks} | "
+            f"{kernel}"
             f"flood {flood[ATTEMPTED]}/s served {share(flood[SERVED], flood[ATTEMPTED]):.1%} | "
-            f"{self.story(at_s)}"
+            f"{self.story(at_s)}{upstream}"
         )
 
     def story(self, at_s: float) -> str:
@@ -85,7 +91,9 @@ class Screen:
 
     def picture(self, at_s: float) -> Panel:
         """The whole screen."""
-        parts = (self._bar(at_s), "", self._top(at_s), "", self._kinds(at_s), "", Text(self.story(at_s), style="bold"))
+        below = ("", self._below(at_s)) if self.plan.place.victim else ()
+        story_now = Text(self.story(at_s), style="bold")
+        parts = (self._bar(at_s), "", self._top(at_s), *below, "", self._kinds(at_s), "", story_now)
         title = f"scrubber demo  {max(0, min(int(at_s), self.plan.seconds))} of {self.plan.seconds} s"
         return Panel(Group(*parts), title=title, border_style="cyan")
 
@@ -119,6 +127,16 @@ class Screen:
             table.add_row(*left, "", *right)
         return table
 
+    def _below(self, at_s: float) -> Table:
+        """What happens to the flood before it reaches the gateway."""
+        last = self.figures.samples[-1] if self.figures.samples else Sample(0.0)
+        per_s = rates(self.figures.samples)["kernel_packets"]
+        table = Table.grid(padding=(0, 2))
+        dropped = f"{per_s:,.0f} packets/s, {last.kernel_packets:,} in all, before any process sees them"
+        table.add_row("kernel", f"drops what {last.in_force} blocked sources send: {dropped}")
+        table.add_row("upstream", story.victim(self.plan, self.figures, at_s))
+        return table
+
     def _kinds(self, at_s: float) -> Table:
         table = Table(expand=True, box=None, pad_edge=False)
         table.add_column("attack")
@@ -126,7 +144,7 @@ class Screen:
         for title in ("addresses", "tried/s", "served/s", "served"):
             table.add_column(title, justify="right")
         second, start_s = int(at_s) - 1, self.plan.flood.start_s
-        for kind in KINDS:
+        for kind in self.plan.place.kinds:
             row = self.figures.rows([kind.name], second, second + 1)
             whole = self.figures.rows([kind.name], start_s, second + 1)
             part = share(whole[SERVED], whole[ATTEMPTED])
@@ -134,24 +152,42 @@ class Screen:
                 kind.name, kind.says, str(kind.addresses), f"{row[ATTEMPTED]:,}", f"{row[SERVED]:,}",
                 f"{part:.2%}" if whole[ATTEMPTED] else "-",
             )
-        unsent = self.figures.rows([kind.name for kind in KINDS], second, second + 1)[UNSENT]
+        unsent = self.figures.rows([kind.name for kind in self.plan.place.kinds], second, second + 1)[UNSENT]
         if unsent:
             table.add_row("", f"({unsent:,}/s more than this machine could send)", "", "", "", "", style="dim")
         return table
 
 
+def below(kernel: dict[str, Any], upstream: dict[str, Any]) -> tuple[str, str]:
+    """What kernel and provider have kept from the gateway."""
+    dropped = (
+        f"kernel: {kernel['in_force']} of {kernel['blocked']} blocked sources; {kernel['packets']:,} of their packets "
+        f"dropped before any process saw them, {kernel['packets_per_s_after_2s']:,.0f}/s"
+    )
+    victim, per_s = upstream["victim"], upstream["packets_per_s"]
+    if upstream["dropped_after_s"] is None:
+        why = upstream["answer"] or "the provider does not drop it"
+        return dropped, f"upstream: {victim} could not be given up: {why}"
+    return dropped, (
+        f"upstream: {victim} given up at {upstream['asked_at_s']:.0f} s, dropped by the provider's kernel "
+        f"{upstream['dropped_after_s'] * 1000:.0f} ms later; packets to it that reach our line: "
+        f"before {per_s['before']:,.0f}/s, after {per_s['after']:,.0f}/s"
+    )
+
+
 def closing(report: dict[str, Any], console: Console) -> None:
     """The table at the end, and whether every condition was met."""
     people, attack = report["people"], report["attack"]
-    table = Table(title="attack by kind", expand=False)
-    for title in ("kind", "addresses", "tried", "tried/s", "served", "after 2 s", "429", "403", "reset", "other"):
+    table = Table(title="attack by kind", box=SIMPLE_HEAD, pad_edge=False)
+    counted = ("429", "403", "reset", "no answer", "other")
+    for title in ("kind", "addresses", "tried", "tried/s", "served", "after 2 s", *counted):
         table.add_column(title, justify="left" if title == "kind" else "right")
     for name, kind in attack["kinds"].items():
-        other = kind["other"] + kind["refused"] + kind["timeouts"]
         table.add_row(
             name, str(kind["addresses"]), f"{kind['requests']:,}", f"{kind['requests_per_s']:,.0f}",
             f"{kind['served']:,}", f"{kind['served_share_after_2s']:.2%}",
-            *(f"{count:,}" for count in (kind["throttled"], kind["denied"], kind["reset"], other)),
+            *(f"{kind[name]:,}" for name in ("throttled", "denied", "reset", "timeouts")),
+            f"{kind['other'] + kind['refused']:,}",
         )
     console.print(table)
     p50, p99 = people["latency_ms_p50"], people["latency_ms_p99"]
@@ -161,6 +197,9 @@ def closing(report: dict[str, Any], console: Console) -> None:
         f"p99 {p99['before']} and {p99['under_flood']} ms",
         highlight=False, soft_wrap=True,
     )
+    if report["kernel"] and report["upstream"]:
+        for line in below(report["kernel"], report["upstream"]):
+            console.print(line, highlight=False, soft_wrap=True)
     for one in report["conditions"]:
         mark = "[green]met[/]   " if one["met"] else "[red]FAILED[/]"
         console.print(f"{mark} {one['name']}: {one['found']} (wanted {one['wanted']})", highlight=False, soft_wrap=True)

@@ -1,8 +1,10 @@
 """The guard of every load tool: where traffic may go, and how much of it.
 
 Owns: the only place in bench/load that makes a socket (Route.open), and the bounds of a run (Bounds, Meter).
-Invariants: source and target are literal loopback addresses (127.0.0.0/8 or ::1), names are never resolved;
-a run ends by itself after so many requests or seconds, whichever comes first; no setting lifts the ceilings.
+Invariants: source and target are literal loopback addresses (127.0.0.0/8 or ::1), or addresses that nobody has
+(198.18.0.0/15, 203.0.113.0/24) where the kernel says that this process is in a network that its run has made and that
+leads nowhere (sealed.py); names are never resolved; a run ends by itself after so many requests or seconds, whichever
+comes first; no setting lifts the ceilings.
 """
 import contextlib
 import errno
@@ -12,9 +14,13 @@ import socket
 import time
 from dataclasses import dataclass, field
 
+from bench.load.sealed import unsealed
+
 REQUESTS_CEILING = 2_000_000  # a process and run
 SECONDS_CEILING = 120.0
 BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT (ip(7)): the port is chosen at connect, by the whole 4-tuple
+
+NOBODYS = tuple(ipaddress.IPv4Network(text) for text in ("198.18.0.0/15", "203.0.113.0/24"))  # RFC 2544, RFC 5737
 
 
 class LoadRefused(Exception):
@@ -39,9 +45,23 @@ def loopback(host: str) -> str:
     return str(address)
 
 
+def allowed(host: str) -> str:
+    """The address in its canonical form; LoadRefused for what is not loopback, nor nobody's in a sealed network."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        return loopback(host)
+    if not any(address in network for network in NOBODYS):
+        return loopback(host)
+    if why := unsealed():
+        hint = "load goes to and comes from 127.0.0.0/8 or ::1 only, but in networks that the run has made for itself"
+        raise LoadRefused(f"{host} is outside loopback, and {why}", hint)
+    return str(address)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From a source address to a target, both proven to be loopback when the route was made."""
+    """From a source address to a target, both proven to be allowed when the route was made."""
 
     source: str
     target: str
@@ -49,7 +69,7 @@ class Route:
     _family: socket.AddressFamily = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        source, target = loopback(self.source), loopback(self.target)
+        source, target = allowed(self.source), allowed(self.target)
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         if (":" in source) != (family is socket.AF_INET6):
             raise LoadRefused(f"{source} and {target} are of different families", "give both as IPv4 or both as IPv6")

@@ -59,15 +59,17 @@ class Requests:
             for address in spec["sources"]
             for due_ns in [self.start_ns + rng.randrange(self.interval_ns)]
         ]
+        self.connect_ns = int(spec["connect_s"] * 1e9)
         self.waiting: deque[tuple[int, Link, int]] = deque()  # (deadline, link, its request number)
+        self.connecting: deque[tuple[int, Link, int]] = deque()
 
     def tick(self, now_ns: int) -> None:
         """Make every attempt that is due; give up on answers that are overdue."""
-        waiting = self.waiting
-        while waiting and waiting[0][0] <= now_ns:
-            _, link, number = waiting.popleft()
-            if link.number == number and link.row is not None:
-                link.end(TIMEOUTS)
+        for waiting in (self.connecting, self.waiting):
+            while waiting and waiting[0][0] <= now_ns:
+                _, link, number = waiting.popleft()
+                if link.number == number and link.row is not None and (link.unsent or waiting is self.waiting):
+                    link.give_up()
         if not self.start_ns <= now_ns < self.stop_ns:
             return
         row = self.loop.tally.row(self.kind, self.loop.second())
@@ -99,6 +101,8 @@ class Requests:
         link.ask(self.shape(), row)
         if link.row is not None:
             self.waiting.append((now_ns + TIMEOUT_NS, link, link.number))
+            if link.unsent:
+                self.connecting.append((now_ns + self.connect_ns, link, link.number))
 
     def stop(self) -> None:
         """Nothing to undo: sockets end with the process."""
@@ -191,6 +195,12 @@ class Link:
         else:
             self.data = b""
             self.source.idle.append(self)
+
+    def give_up(self) -> None:
+        """Nobody has answered. Its address has sent all the same, if only packets that asked for a connection."""
+        if self.unsent:
+            self.flood.loop.tally.sent_by[self.source.name] += 1
+        self.end(TIMEOUTS)
 
     def end(self, column: int) -> None:
         """The connection is over; so is its request, if there was one."""

@@ -15,7 +15,7 @@ COLUMNS = (
     "other",  # any other answer: 4xx, 5xx, cut short
     "reset",  # closed or reset instead of an answer
     "refused",  # connect failed
-    "timeouts",  # no answer within 8 s
+    "timeouts",  # no answer within 8 s, or no connection within its kind's `connect_s`
     "held",  # not tried: every connection of that address was waiting for an answer
     "unsent",  # not tried: this machine could not keep up
     "open",  # connections held open, the most in that second (attacks of connections)

@@ -41,7 +41,7 @@ def row(**columns: int) -> list[int]:
     return [columns.get(name, 0) for name in COLUMNS]
 
 
-def good_run() -> Figures:
+def good_run(plan: plans.Plan = PLAN) -> Figures:
     """A run in which everything went as it should."""
     figures = Figures()
     rng = random.Random(3)
@@ -52,15 +52,15 @@ def good_run() -> Figures:
             served = 300 if second < 12 else 2
             counts = [kind, second, *row(attempted=3000, sent=3000, served=served, reset=3000 - served)]
             figures.hear_attack("flood-0", {"type": "attack", "rows": [counts], "lifetimes": {}})
-    senders = [[kind, address, 27 * 100] for kind in FAST for address in PLAN.attackers[kind]]
+    senders = [[kind, address, 27 * 100] for kind in FAST for address in plan.attackers[kind]]
     figures.hear_attack("flood-0", {"type": "senders", "rows": senders})
     slow = [["slow", second, *row(attempted=500, sent=500, served=100, throttled=400)] for second in range(10, 37)]
     bare = ("slowloris", "silent", "churn")
     held = [[kind, second, *row(attempted=9, reset=9, open=5)] for kind in bare for second in (10, 12)]
     lifetimes = {"slowloris": [5.0, 5.1], "silent": [5.0]}
     figures.hear_attack("flood-2", {"type": "attack", "rows": slow + held, "lifetimes": lifetimes})
-    origin = [[second + 1000, client, 2] for second in range(12, 37) for client in list(PLAN.people)[:120]]
-    origin += [[second + 1000, client, 1] for second in range(12, 37) for client in PLAN.attackers["slow"][:100]]
+    origin = [[second + 1000, client, 2] for second in range(12, 37) for client in list(plan.people)[:120]]
+    origin += [[second + 1000, client, 1] for second in range(12, 37) for client in plan.attackers["slow"][:100]]
     figures.hear_origin({"type": "clients", "rows": origin, "served": 9, "cpu_s": 1.0}, 1000)
     figures.samples.append(Sample(30.0, served=10_000, throttled=5, denied=6, dropped=7, blocks=110))
     return figures

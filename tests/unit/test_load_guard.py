@@ -45,7 +45,8 @@ def test_loopback_is_allowed(host: str) -> None:
     [str(ipaddress.IPv4Address(0)), "128.0.0.1", "126.255.255.255", "10.0.0.1", "192.168.1.1", "169.254.1.1", "8.8.8.8",
      "224.0.0.1", "255.255.255.255", "::", "::2", "fe80::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::1%lo",
      "2001:db8::1", "localhost", "example.org", "", "127.1", "2130706433", "127.0.0.1:80",
-     "127.0.0.0/8", "127.0.0.01", " 127.0.0.1"],
+     "127.0.0.0/8", "127.0.0.01", " 127.0.0.1",
+     "198.18.0.1", "198.19.255.254", "203.0.113.10", "192.0.2.1"],  # of the demo's networks: only there
 )  # fmt: skip
 def test_everything_else_is_refused(host: str) -> None:
     with pytest.raises(LoadRefused) as refused:
@@ -129,7 +130,8 @@ def test_only_the_guard_makes_sockets() -> None:
 def spec_of_flood(target: str, port: int, source: str = "127.9.9.9", **more: Any) -> dict[str, Any]:
     attack = {
         "kind": "get", "how": "requests", "shape": "plain", "host": "portal.example", "target": target, "port": port,
-        "sources": [source, "127.9.9.10"], "rate_per_s": 200, "connections_max": 4, "start_s": 0, "stop_s": 30,
+        "sources": [source, "127.9.9.10"], "rate_per_s": 200, "connections_max": 4, "connect_s": 8.0, "start_s": 0,
+        "stop_s": 30,
     }  # fmt: skip
     spec = {
         "t0_ns": time.monotonic_ns(), "seed": 1, "nice": 0, "requests_max": 40, "seconds_max": 20,
@@ -154,6 +156,7 @@ def spec_of_people(target: str, port: int, source: str = "127.9.9.9") -> dict[st
     [
         ("bench.load.flood", spec_of_flood("192.0.2.1", 80)),
         ("bench.load.flood", spec_of_flood("127.0.0.1", 80, source="192.0.2.7")),
+        ("bench.load.flood", spec_of_flood("203.0.113.10", 80, source="198.18.0.7")),
         ("bench.load.flood", spec_of_flood("127.0.0.1", 80, seconds_max=1e9)),
         ("bench.load.people", spec_of_people("192.0.2.1", 80)),
         ("bench.load.people", spec_of_people("127.0.0.1", 80, source="192.0.2.7")),
@@ -241,6 +244,22 @@ async def test_who_cannot_send_is_no_sender() -> None:
         port = server.getsockname()[1]
     messages = await run_load("bench.load.flood", spec_of_flood("127.0.0.1", port))
     assert [message["rows"] for message in messages if message["type"] == "senders"] == [[]]
+
+
+async def test_who_meets_silence_tries_again_and_has_sent_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        spec = spec_of_flood("127.0.0.1", full.getsockname()[1])
+        spec["attacks"][0]["connect_s"] = 0.05
+        messages = await run_load("bench.load.flood", spec)
+    counts = rows(messages)
+    assert counts["timeouts"] > 8, "more than there are connections: each was given up in time"
+    assert counts["sent"] == counts["served"] == 0
+    (senders,) = [message["rows"] for message in messages if message["type"] == "senders"]
+    assert sum(sent for *_, sent in senders) == counts["timeouts"]
 
 
 @pytest.mark.parametrize(("status", "column"), [("429 No", "throttled"), ("403 No", "denied"), ("503 No", "other")])
