@@ -19,7 +19,7 @@ from bench.macro.measure import Rounds, measure
 from bench.macro.report import machine, merged, results, write
 from bench.macro.scenario import Effort
 from bench.macro.scenarios import GROUPS, SCENARIOS, SMOKE
-from bench.macro.systems import SYSTEMS, BenchError, program
+from bench.macro.systems import SYSTEMS, WAYS, BenchError, program
 
 HERE = Path(__file__).parent
 SMOKES = 3  # scenarios at a time, where no figure counts
@@ -30,10 +30,12 @@ SMOKES = 3  # scenarios at a time, where no figure counts
 @click.option("--runs", type=click.IntRange(1, 100), default=5, show_default=True, help="Paired rounds a scenario.")
 @click.option("--smoke", is_flag=True, help="A few hundred requests each; figures are not kept.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=HERE, help="Where results go.")
-@click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS), help="Only these (default: all).")
+@click.option(
+    "--system", "systems", multiple=True, type=click.Choice([*SYSTEMS, *WAYS]), help="Only these (default: all)."
+)
 def main(scenarios: tuple[str, ...], runs: int, smoke: bool, out: Path, systems: tuple[str, ...]) -> None:
-    """Measure SCENARIOS (default: all) against nginx and HAProxy on this machine. Results of others, measured before on
-    the same machine with the same versions, are kept."""
+    """Measure SCENARIOS (default: all) against nginx and HAProxy on this machine. Results of others, measured before
+    with the same versions, are kept, each with the machine that it ran on."""
     asked = scenarios or (SMOKE if smoke else SCENARIOS)
     names = dict.fromkeys(each for name in asked for each in GROUPS.get(name, (name,)))
     chosen = [SCENARIOS[name] for name in names]

@@ -108,6 +108,7 @@ def aims(floods: Sequence[str], cores: int) -> list[Aim]:
         Aim("decide", "ns_cold_1m", 120),
         Aim("decide", "bytes_source_1m", 40),
         Aim("propagate", "to_kernel_ms_p99", 100),
+        Aim("propagate", "to_upstream_ms_p99", 1000),
         *([AtLeast("workers", "speedup", 1.7)] if cores >= CORES_ENOUGH else []),
         *(AtLeast(name, "people_success", 0.999) for name in floods),
         *(Calm(name, "latency_ms_p99", 0) for name in floods),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,7 @@ def results(rounds: Sequence[Rounds], about: dict[str, Any]) -> dict[str, Any]:
                 "method": each.scenario.method,
                 "date": date,
                 "warnings": each.warnings(),
+                "machine": about,
             }
             for each in rounds
         },
@@ -106,13 +108,18 @@ def alike(about: dict[str, Any]) -> tuple[Any, ...]:
     return about["cpu"], about["cores"], about["kernel"].partition("-")[0], about["python"]
 
 
+def most_common(found: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    counted = Counter(found).most_common(1)
+    return counted[0][0] if counted else ()
+
+
 def merged(former: dict[str, Any], tree: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """The tree with those scenarios of a former one that were not measured anew, in that order; as it is where the
-    former one is of another machine or of other versions."""
-    other = any(former["versions"].get(name, said) != said for name, said in tree["versions"].items())
-    if alike(former["machine"]) != alike(tree["machine"]) or other:
+    """The tree with those scenarios of a former one that were not measured anew, in that order, each with the machine
+    of its own run; as it is where the former one is of other versions."""
+    if any(former["versions"].get(name, said) != said for name, said in tree["versions"].items()):
         return tree
-    scenarios = former["scenarios"] | tree["scenarios"]
+    before = {name: {"machine": former["machine"], **found} for name, found in former["scenarios"].items()}
+    scenarios = before | tree["scenarios"]
     kept = [row for row in former["rows"] if row["scenario"] not in tree["scenarios"]]
     places = {name: place for place, name in enumerate(order)}
     return tree | {
@@ -150,10 +157,10 @@ def number(value: float) -> str:
 
 
 def table(tree: dict[str, Any], scenario: str) -> list[str]:
-    """A scenario's rows: metrics down, systems across, our ratios at the end."""
+    """A scenario's rows: metrics down, systems across, our ratios at the end where we are one of them."""
     rows = [row for row in tree["rows"] if row["scenario"] == scenario]
     systems = list(dict.fromkeys(row["system"] for row in rows))
-    others = [name for name in systems if name != OURS]
+    others = [name for name in systems if name != OURS] if OURS in systems else []
     lines = [
         "| | unit | " + " | ".join([*systems, *(f"{OURS} / {name}" for name in others)]) + " |",
         "|" + "---|" * (2 + len(systems) + len(others)),
@@ -174,9 +181,20 @@ def table(tree: dict[str, Any], scenario: str) -> list[str]:
     return lines
 
 
+def described(about: dict[str, Any]) -> str:
+    """A machine in a line."""
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB; "
+        f"Linux {about['kernel'].partition('-')[0]}, Python {about['python']}"
+    )
+
+
 def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
     """RESULTS.md."""
     about = tree["machine"]
+    machines = {name: each.get("machine", about) for name, each in tree["scenarios"].items()}
+    usual = most_common(alike(each) for each in machines.values())
+    where = next((each for each in machines.values() if alike(each) == usual), about)
     warnings = [*tree["warnings"], *(each for scenario in tree["scenarios"].values() for each in scenario["warnings"])]
     lines = [
         "# Results",
@@ -185,9 +203,9 @@ def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
         "",
         METHOD.format(proxy_core=about["proxy_core"], load_core=about["load_core"]),
         "",
-        f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB; "
-        f"Linux {about['kernel']}, Python {about['python']}.",
-        "; ".join(tree["versions"].values()) + ".",
+        f"{described(where)}. Where a scenario says otherwise, it ran on another machine: its ratios are of that one, "
+        "its figures are not to be compared with those of others.",
+        "; ".join(dict.fromkeys(tree["versions"].values())) + ".",
         "",
     ]
     if warnings:
@@ -211,6 +229,8 @@ def markdown(tree: dict[str, Any], plots: Sequence[str] = ()) -> str:
     for name, scenario in tree["scenarios"].items():
         rows = [row for row in tree["rows"] if row["scenario"] == name]
         when = f"{scenario['date'][:10]}, {rows[0]['runs']} runs." if rows else ""
+        if alike(machines[name]) != usual:
+            when += f" **On {described(machines[name])}.**"
         lines += [f"## {name}: {scenario['title']}", "", f"{scenario['method']} {when}", "", *table(tree, name), ""]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from bench.macro.body import BODY_DOWN, BODY_UP
 from bench.macro.clean import CLEAN
 from bench.macro.clean_new import CLEAN_NEW
 from bench.macro.decide import DECIDE
+from bench.macro.drop import DROP
 from bench.macro.flood import FLOODS
 from bench.macro.h2 import H2
 from bench.macro.h2_abuse import H2_ABUSES
@@ -24,11 +25,12 @@ from bench.macro.workers import WORKERS
 
 HANDSHAKES = (HANDSHAKE_FULL, HANDSHAKE_RESUMED, HANDSHAKE_RSA)
 TRAFFIC = (CLEAN, CLEAN_NEW, POST, REJECT, BANNED, BODY_DOWN, BODY_UP, WEBSOCKET, TLS_CLEAN, H2, *HANDSHAKES)
-ALL: tuple[Scenario, ...] = (*TRAFFIC, IDLE, IDLE_TLS, DECIDE, WORKERS, RELOAD, PROPAGATE, *FLOODS, *H2_ABUSES, MICRO)
+KERNEL = (PROPAGATE, DROP)
+ALL: tuple[Scenario, ...] = (*TRAFFIC, IDLE, IDLE_TLS, DECIDE, WORKERS, RELOAD, *KERNEL, *FLOODS, *H2_ABUSES, MICRO)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in ALL}
 # What `--smoke` runs unless told otherwise: of the floods one of each tool, of abuse one that floods and one that
 # holds, of the handshakes the full ones.
-LONG: tuple[Scenario, ...] = (*FLOODS, *H2_ABUSES, HANDSHAKE_RSA, IDLE_TLS, PROPAGATE)
+LONG: tuple[Scenario, ...] = (*FLOODS, *H2_ABUSES, HANDSHAKE_RSA, IDLE_TLS, *KERNEL)
 SMOKE = [scenario.name for scenario in ALL if scenario not in LONG]
 SMOKE += ["flood-get", "flood-slowloris", "flood-range", "h2-abuse-rapid-reset", "h2-abuse-windows-held"]
 # Names that stand for several.

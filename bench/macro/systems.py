@@ -41,6 +41,7 @@ DEFAULTS: dict[str, object] = {
     "KEY": "",
 }
 SYSTEMS = ("scrubber", "nginx", "haproxy")
+WAYS = ("none", "proxy", "route", "nft", "xdp-generic", "xdp-native")  # in which Scrubber is rid of packets, or is not
 
 
 class BenchError(Exception):
@@ -237,7 +238,8 @@ def origin(scratch: Path, core: int, page_bytes: int = 0) -> Iterator[int]:
 
 
 def version(name: str) -> str:
-    """What a program, or a package, says of its version, in one line."""
+    """What a program, or a package, says of its version, in one line; a way is Scrubber's."""
+    name = "scrubber" if name in WAYS else name
     if name not in SYSTEMS:
         return f"{name} {importlib.metadata.version(name)}"
     argv = [sys.executable, "-m", "scrubber", "--version"] if name == "scrubber" else [program(name), "-v"]

@@ -226,8 +226,19 @@ class TestReport:
             report.merged(former, report.results([rounds()], report.machine()), list(SCENARIOS))["rows"]
             == tree["rows"][3:]
         )
-        other = {**former, "machine": {**former["machine"], "cpu": "another"}}
-        assert report.merged(other, tree, list(SCENARIOS)) == tree
+
+    def test_what_was_measured_elsewhere_says_so(self, versions: dict[str, str]) -> None:
+        del versions
+        elsewhere = {**report.machine(), "cpu": "another"}
+        former = report.results([rounds("post"), rounds("clean")], elsewhere)
+        tree = report.results([rounds("reject")], report.machine())
+        both = report.merged(former, tree, list(SCENARIOS))
+        text = report.markdown(both)
+        assert "\nanother, " in text, "where most of it was measured"
+        assert text.count("**On ") == 1
+        assert text.index("## reject") < text.index("**On ")
+        del former["scenarios"]["post"]["machine"]  # as results once were
+        assert report.merged(former, tree, list(SCENARIOS))["scenarios"]["post"]["machine"] == elsewhere
 
     def test_handshakes_have_a_picture_of_their_own(self) -> None:
         shown = {plot.file: plot.shows for plot in report.PLOTS}

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,6 @@ import uvloop
 from bench.macro.network import fresh_network
 from bench.macro.systems import program
 from scrubber import _native
-from scrubber.config.enforcer import Enforcer
 from scrubber.control.policy import PolicyInForce, compile_files
 from scrubber.mandate.compile import rule_id
 from scrubber.mandate.load import load_all
@@ -45,6 +45,7 @@ state_dir = "state"
 mandates = ["mandate.toml"]
 allow_unsigned = true
 [enforcer]
+{enforcer}
 [[listener]]
 address = "127.0.0.1:8080"
 [[area]]
@@ -62,7 +63,7 @@ not_before = 2020-01-01T00:00:00Z
 expires = 2099-01-01T00:00:00Z
 on_expiry = "limits"
 areas = ["site"]
-powers = ["block"]
+powers = ["block", "blackhole"]
 [proportion]
 blocks_max = 100_000
 """
@@ -89,13 +90,56 @@ class Seen:
         self.process.wait()
 
 
+@dataclass
+class Chain:
+    """A gateway's supervisor's side, in this process, and its enforcer."""
+
+    policy: PolicyInForce
+    memory: _native.Memory
+    journal: Journal
+    enforcement: Enforcement
+    process: subprocess.Popen[bytes]
+    channel: Channel  # the keeper's end
+
+    def meet(self, pair: socket.socket) -> None:
+        """The two speak from now on."""
+        self.enforcement.use(self.policy, [ListenerPlan("127.0.0.1", 8080, key="127.0.0.1:8080")])
+        self.enforcement.meet(os.dup(pair.fileno()))
+        pair.close()
+
+    def end(self) -> None:
+        self.channel.send({"type": "drain", "leave": False})
+        self.process.wait(20)
+
+
+def begun(directory: Path, enforcer: str = "") -> tuple[Chain, socket.socket]:
+    """The chain, and the supervisor's end of the pair, for `meet`. `enforcer`: lines of [enforcer]."""
+    (directory / "gateway.toml").write_text(GATEWAY.format(enforcer=enforcer), encoding="utf-8")
+    (directory / "mandate.toml").write_text(MANDATE, encoding="utf-8")
+    loaded = load_all(directory / "gateway.toml")
+    policy, _ = compile_files(loaded.gateway, loaded.mandates, {}, 1)
+    memory = _native.Memory(start.make_memory(loaded.gateway, {}, os.urandom(16))[0], -1)
+    logger = logging.getLogger("bench")
+    journal = Journal(memory, 1, loaded.gateway.log, logger)
+    enforcement = Enforcement(memory, journal, logger, quiet_ns=0, lift=lambda *_: None)
+    process, channel, pair = enforcer_of(policy)
+    return Chain(policy, memory, journal, enforcement, process, channel), pair
+
+
 def enforcer_of(policy: PolicyInForce) -> tuple[subprocess.Popen[bytes], Channel, socket.socket]:
     """The enforcer, the keeper's end of its channel, and the supervisor's end of the pair."""
     channel, theirs = Channel.pair()
-    settings = Enforcer()
+    settings = policy.gateway.enforcer
+    assert settings is not None
     floor = memfd.sealed("floor", msgspec.json.encode(start.floor_of(policy, settings)))
     fds = {"beat": memfd.plain("beat", mmap.PAGESIZE), "floor": floor}
-    wanted = {"drop": ["nft"], "interfaces": [], "xdp_mode": "auto", "on_stop": "withdraw"}
+    wanted = {
+        "drop": ["nft"],
+        "interfaces": [],
+        "xdp_mode": "auto",
+        "on_stop": "withdraw",
+        "announces": settings.upstream is not None,
+    }
     message = Start("enforcer", -1, os.getpid(), 1, 1, [], {"enforcer": wanted}, [], fds)
     with theirs:
         channel.send(*message.to_message())
@@ -122,32 +166,21 @@ def put_blocks(memory: _native.Memory, per_s: int, seconds: float, put_ns: dict[
 
 async def measured(directory: Path, per_s: int, seconds: float) -> dict[str, float]:
     """Milliseconds from a block to the kernel."""
-    (directory / "gateway.toml").write_text(GATEWAY, encoding="utf-8")
-    (directory / "mandate.toml").write_text(MANDATE, encoding="utf-8")
-    loaded = load_all(directory / "gateway.toml")
-    policy, _ = compile_files(loaded.gateway, loaded.mandates, {}, 1)
-    memory = _native.Memory(start.make_memory(loaded.gateway, {}, os.urandom(16))[0], -1)
-    logger = logging.getLogger("bench")
-    journal = Journal(memory, 1, loaded.gateway.log, logger)
-    enforcement = Enforcement(memory, journal, logger, quiet_ns=0, lift=lambda *_: None)
-    enforcement.use(policy, [ListenerPlan("127.0.0.1", 8080, key="127.0.0.1:8080")])
-    process, channel, pair = enforcer_of(policy)
-    enforcement.meet(os.dup(pair.fileno()))
-    pair.close()
-    task = asyncio.get_running_loop().create_task(enforcement.run())
+    chain, pair = begun(directory)
+    chain.meet(pair)
+    task = asyncio.get_running_loop().create_task(chain.enforcement.run())
     put_ns: dict[str, int] = {}
-    while not enforcement.in_force:  # noqa: ASYNC110 - nobody tells
+    while not chain.enforcement.in_force:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.05)
     seen = Seen()
     await asyncio.sleep(0.5)
-    await asyncio.to_thread(put_blocks, memory, per_s, seconds + WARM_S, put_ns)
+    await asyncio.to_thread(put_blocks, chain.memory, per_s, seconds + WARM_S, put_ns)
     end = time.monotonic() + WAIT_S
     while len(seen.at_ns) < len(put_ns) and time.monotonic() < end:  # noqa: ASYNC110 - a thread reads
         await asyncio.sleep(0.05)
     task.cancel()
-    channel.send({"type": "drain", "leave": False})
     seen.end()
-    process.wait(20)
+    chain.end()
     counted = list(put_ns)[round(per_s * WARM_S) :]
     missing = [text for text in counted if text not in seen.at_ns]
     if missing:
