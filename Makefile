@@ -8,6 +8,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# Hundreds of processes are started by tests: without a cache each of them compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # cython-lint looks for pycodestyle, tests for nginx and haproxy.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 TREE := scrubber ext configs bench tests docs setup.py pyproject.toml constraints.txt README.md LICENSE
@@ -56,7 +58,7 @@ build: .venv/.native
 demo: build
 	$(BIN)/python -m bench.demo
 
-lint: build
+lint: .venv/.packages
 	$(BIN)/ruff check .
 	$(BIN)/mypy scrubber $(wildcard bench)
 	$(BIN)/cython-lint ext bench/macro
@@ -81,8 +83,8 @@ wstest:
 
 # Tests beside each other on three processes, as a third of the time they wait for something; before them what does not hinder the other.
 test: test-tools
-	$(MAKE) --no-print-directory -j2 build wstest
-	$(MAKE) --no-print-directory -j2 lint bench-smoke
+	$(MAKE) --no-print-directory -j3 build wstest lint
+	$(MAKE) --no-print-directory bench-smoke
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 # Kernel drops and routes alone; they are in `test` as well. Skips with a reason where no namespace may be made.

@@ -24,7 +24,7 @@ from tests.e2e.conftest import GatewayFactory
 from tests.e2e.support import SANITIZED, SLOW, Gateway, mandate_text, until
 from tests.wanted import program
 
-SOAK_S = float(os.environ.get("SCRUBBER_SOAK_S", "30"))
+SOAK_S = float(os.environ.get("SCRUBBER_SOAK_S", "16"))
 PEOPLE = 4
 KILL_EACH_S = 4.0
 # And 2 %: allocators keep what a moment needed. In the first minutes histories of bounded length still fill up.
