@@ -63,6 +63,14 @@ class Site:
             return False
         return False
 
+    def kept_out(self, source: str) -> bool:
+        """Whether it is shut out, or refused by the gateway as it is between two drops."""
+        try:
+            self.get(source, 0.3)
+        except OSError:
+            return True
+        return False
+
     def enforcer(self) -> dict[str, Any]:
         return self.running.status()["enforcer"]  # type: ignore[no-any-return]
 
