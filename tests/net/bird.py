@@ -42,8 +42,8 @@ class Bird:
         command = [program("birdc"), "-s", str(self.socket), *words.split()]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
 
-    def wait_established(self, sessions: int) -> None:
-        until(lambda: self.ask("show protocols").count("Established") == sessions, "sessions are up")
+    def wait_established(self, sessions: int, within_s: float = WITHIN_S) -> None:
+        until(lambda: self.ask("show protocols").count("Established") == sessions, "sessions are up", within_s)
 
 
 class Told:

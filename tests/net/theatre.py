@@ -100,6 +100,8 @@ class Theatre:
         self.upstream.ip("route", "add", "203.0.113.0/24", "via", "10.1.0.1")
         customer = Neighbour("10.1.0.1", 64512)
         text = provider_config(64513, customer, [net_of("203.0.113.0/24")], SOURCE_COMMUNITY)
+        # It waits for ours: a first try before ours is there would be followed by a pause of a minute.
+        text = text.replace("\tlocal as 64513;\n", "\tlocal as 64513;\n\tpassive;\n", 1)
         self.theirs = Bird(self.upstream, home, ROUTER + text)
         close.callback(self.theirs.kill)
         self._origin = self.gate.popen(
@@ -137,7 +139,7 @@ class Theatre:
         printed = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment()).stdout
         self.ours = Bird(self.gate, self._home, printed)
         self._close.callback(self.ours.kill)
-        self.ours.wait_established(1)
+        self.ours.wait_established(1, 40)
         return running
 
     def blackholes(self) -> set[str]:
