@@ -37,7 +37,9 @@ class Line:
     async def start(self, nursery: Nursery, home: Path, gateway_file: Path) -> None:
         """Both ends of the session; it comes up while people come."""
         ours = await _output([*scrubber_command(), "enforce", "bird-config", str(gateway_file)])
-        theirs = ROUTER + provider_config(PROVIDER_ASN, Neighbour(GATEWAY_END, ASN), [net_of(PROTECTED)])
+        # Theirs waits: a try before ours is there would be followed by a pause of a minute.
+        customer = Neighbour(GATEWAY_END, ASN)
+        theirs = ROUTER + provider_config(PROVIDER_ASN, customer, [net_of(PROTECTED)], passive=True)
         for name, space, text in (("bird", self.network.gateway, ours), ("router", self.network.upstream, theirs)):
             file = home / f"{name}.conf"
             file.write_text(text, encoding="utf-8")

@@ -83,15 +83,18 @@ def bird_config(side: Side) -> str:
     return "\n".join([head, *tables, *sessions])
 
 
-def provider_config(asn: int, customer: Neighbour, owns: Sequence[Net], source: Community | None = None) -> str:
+def provider_config(
+    asn: int, customer: Neighbour, owns: Sequence[Net], source: Community | None = None, *, passive: bool = False
+) -> str:
     """For the router at the other end, whose customer is the gateway: drops what that may have dropped, takes nothing
-    else from this session."""
+    else from this session. `passive`: it waits for the customer to connect."""
     family = _family(customer.address)
     mine = _of_family(owns, family)
     rules = [_rule(_victim(mine, family), [(_has(BLACKHOLE))], ["dest = RTD_BLACKHOLE", _adding((65535, 65281))])]
     if source is not None:
         rules.append(_rule(_source(mine, family), [_has(source)], ["dest = RTD_BLACKHOLE", _adding((65535, 65281))]))
-    return _PROVIDER.substitute(family=family, rules="\n".join(rules), ends=_ends(f"customer{family}", customer, asn))
+    ends = _ends(f"customer{family}", customer, asn) + ("\n\tpassive;" if passive else "")
+    return _PROVIDER.substitute(family=family, rules="\n".join(rules), ends=ends)
 
 
 def _tables(side: Side, family: int) -> Iterable[str]:

@@ -99,9 +99,8 @@ class Theatre:
         self.upstream.ip("route", "add", "198.18.0.0/15", "via", "10.2.0.2")
         self.upstream.ip("route", "add", "203.0.113.0/24", "via", "10.1.0.1")
         customer = Neighbour("10.1.0.1", 64512)
-        text = provider_config(64513, customer, [net_of("203.0.113.0/24")], SOURCE_COMMUNITY)
         # It waits for ours: a first try before ours is there would be followed by a pause of a minute.
-        text = text.replace("\tlocal as 64513;\n", "\tlocal as 64513;\n\tpassive;\n", 1)
+        text = provider_config(64513, customer, [net_of("203.0.113.0/24")], SOURCE_COMMUNITY, passive=True)
         self.theirs = Bird(self.upstream, home, ROUTER + text)
         close.callback(self.theirs.kill)
         self._origin = self.gate.popen(

@@ -127,7 +127,7 @@ def routers(directory: Path, network: Network, close: contextlib.ExitStack) -> N
     neighbours = (Neighbour(UPSTREAM_END, PROVIDER_ASN),)
     protects = (net_of(PROTECTED),)
     side = Side(GATEWAY_END, ASN, protects, neighbours, VICTIMS_TABLE, SOURCES_TABLE)
-    theirs = ROUTER + provider_config(PROVIDER_ASN, Neighbour(GATEWAY_END, ASN), protects)
+    theirs = ROUTER + provider_config(PROVIDER_ASN, Neighbour(GATEWAY_END, ASN), protects, passive=True)
     for name, space, text in (("ours", network.gateway, bird_config(side)), ("theirs", network.upstream, theirs)):
         file = directory / f"{name}.conf"
         file.write_text(text, encoding="utf-8")
