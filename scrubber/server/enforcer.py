@@ -238,7 +238,7 @@ class Enforcer:
     def _resync(self, why: str) -> None:
         """What is in force stays; nothing that follows counts before everything is said anew."""
         self.log.error("the supervisor: %s", why)
-        self._revision, self._parts = 0, None
+        self._revision, self._parts, self._announce = 0, None, {}
         self._send(Resync(why[:REASON_CHARS]))
 
     def _obey_allowed(self, message: Allowed) -> None:

@@ -51,7 +51,7 @@ class Space:
         """Sockets that this thread makes meanwhile are in it, and stay so."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            netns.setns(self.name)
+            netns.setns(self.name, flags=0)  # one that is gone is not made anew
             yield
         finally:
             netns.setns(before)

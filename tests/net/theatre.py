@@ -85,7 +85,7 @@ class Theatre:
 
     def __init__(self, spaces: Callable[[str], Space], home: Path, close: contextlib.ExitStack) -> None:
         self.gate, self.upstream, self.out = spaces("gate"), spaces("upstream"), spaces("out")
-        self._home, self._close = home, close
+        self._home, self._close, self.at_end = home, close, close.callback
         wire(self.gate, "north 10.1.0.1/24 10.1.0.3/24", self.upstream, "south 10.1.0.2/24")
         wire(self.upstream, "abroad 10.2.0.1/24", self.out, "home 10.2.0.2/24")
         # A provider that drops by source does so by reverse path.
@@ -186,6 +186,7 @@ class People:
         self._theatre, self._sources, self._pause_s = theatre, sources, pause_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._come, daemon=True)
+        theatre.at_end(self.go)
         self._thread.start()
 
     def _come(self) -> None:
@@ -219,6 +220,7 @@ class Packets:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)
+        theatre.at_end(self.end)
         self._thread.start()
 
     def _send(self) -> None:

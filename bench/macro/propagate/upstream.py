@@ -147,7 +147,7 @@ def main() -> None:
             routers(directory, network, close)
             seen = Seen(network.upstream)
             close.callback(seen.end)
-            netns.setns(network.gateway.name)
+            netns.setns(network.gateway.name, flags=0)
             found = uvloop.run(measured(directory, seen, orders))
     except NoNetwork as error:
         sys.exit(str(error))
