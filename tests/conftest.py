@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "SCRUBBER_PRELOAD" in os.environ and ("PYTEST_XDIST_WORKER" in os.environ or not config.option.numprocesses):
         os.environ.pop("LD_PRELOAD", None)
     if os.geteuid() == 0 and config.option.basetemp is None:
-        config.stash[OWN_TEMP] = config.option.basetemp = tempfile.mkdtemp(prefix="scrubber-tests-")
+        config.stash[OWN_TEMP] = config.option.basetemp = tempfile.mkdtemp(prefix="scrub-")
 
 
 @pytest.hookimpl(trylast=True)

@@ -20,18 +20,22 @@ BLACKHOLE = 6  # RTN_BLACKHOLE
 
 
 class Bird:
-    """`text` as its configuration; ended by `kill`."""
+    """`text` as its configuration; ended by `kill`.
+
+    It works in `home`, and its socket's name is relative to it: such a path has 107 bytes, and a test's home may need
+    all of them.
+    """
 
     def __init__(self, space: Space, home: Path, text: str) -> None:
-        self.space = space
-        self.file, self.socket, self.log = (home / f"{space.name}.{end}" for end in ("conf", "sock", "log"))
+        self.space, self.home, self.socket = space, home, f"{space.name}.sock"
+        self.file, self.log, self.complaint = (home / f"{space.name}.{end}" for end in ("conf", "log", "stderr"))
         self.file.write_text(f'log "{self.log}" all;\n{text}')
         self.start()
 
     def start(self) -> None:
-        self.process = self.space.popen(
-            program("bird"), "-f", "-c", str(self.file), "-s", str(self.socket), stderr=subprocess.DEVNULL
-        )
+        argv = [program("bird"), "-f", "-c", str(self.file), "-s", self.socket]
+        with self.complaint.open("wb") as complaint:
+            self.process = self.space.popen(*argv, stderr=complaint, cwd=self.home)
 
     def kill(self) -> None:
         self.process.kill()
@@ -39,11 +43,16 @@ class Bird:
 
     def ask(self, words: str) -> str:
         """What birdc says; empty: nobody answers yet."""
-        command = [program("birdc"), "-s", str(self.socket), *words.split()]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
+        command = [program("birdc"), "-s", self.socket, *words.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10, cwd=self.home)
+        return done.stdout
 
     def wait_established(self, sessions: int, within_s: float = WITHIN_S) -> None:
-        until(lambda: self.ask("show protocols").count("Established") == sessions, "sessions are up", within_s)
+        until(lambda: self._established() == sessions, "sessions are up", within_s)
+
+    def _established(self) -> int:
+        assert self.process.poll() is None, f"BIRD ended: {self.complaint.read_text()}"
+        return self.ask("show protocols").count("Established")
 
 
 class Told:
