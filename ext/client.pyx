@@ -567,10 +567,15 @@ cdef bint write_late(Core* e, const Client* c, const AreaSpec* area) noexcept no
     return since_ns < e.now_ns and too_slow(taken, since_ns, area, e.now_ns)
 
 
+cdef bint origin_holds_up(const Client* c, const Exchange* x) noexcept nogil:
+    """The body waits for its origin: for a connection, or until it takes more."""
+    return x.origin.state != ORIGIN_ACTIVE or origin_unsent(x.origin) or x.pipe_up != NULL or stream_shut_out(c)
+
+
 cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
+    cdef bint held_up = x.origin != NULL and origin_holds_up(c, x)
     # Bytes that wait to be read here are no fault of the client's: this worker may have been held up.
-    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not origin_unsent(x.origin) and (
-        x.pipe_up == NULL and not c.h.events & EVENT_READ and not stream_shut_out(c))
+    cdef bint body_due = not x.request_done and not x.response_started and x.origin != NULL and not held_up and not c.h.events & EVENT_READ
     if x.waiting:
         if e.now_ns - x.judged_ns >= x.area.origin_wait_ns:
             wait_leave(e, x)
@@ -593,8 +598,8 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
         answer(e, x, 408)
         client_step(e, c)
         return
-    if x.origin != NULL and (origin_unsent(x.origin) or x.pipe_up != NULL or stream_shut_out(c)):
-        x.rate_ns = e.now_ns            # an origin is the slow one: the client's rate is measured anew
+    if held_up:
+        x.rate_ns = e.now_ns            # the client's rate is measured anew
         x.rate_bytes = 0
     if c.blocked_ns or not x.request_done or x.waiting:
         timer_set(e, &c.h, e.now_ns + CHECK_NS)

@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,7 +87,7 @@ class Person:
             self.lose()
             self.come()
         elif self.ready:
-            self.send()
+            self.attempt(self.send)
         return self.sock.fileno() if self.sock is not None else -1
 
     def come(self) -> None:
@@ -119,12 +120,19 @@ class Person:
 
     def step(self, events: int) -> None:
         """Something came, or may be sent."""
+        self.attempt(lambda: self.exchange(events))
+
+    def exchange(self, events: int) -> None:
+        if not self.ready:
+            self.shake(events)
+        self.send()
+        if events & ~select.EPOLLOUT:
+            self.read()
+
+    def attempt(self, act: Callable[[], None]) -> None:
+        """What fails is the end of the connection."""
         try:
-            if not self.ready and not self.shake(events):
-                return
-            self.send()
-            if events & ~select.EPOLLOUT:
-                self.read()
+            act()
         except NOT_YET:
             pass
         except (OSError, ValueError, hpack.HPACKError):
@@ -138,7 +146,7 @@ class Person:
         elif self.waiting:
             self.come()
 
-    def shake(self, events: int) -> bool:
+    def shake(self, events: int) -> None:
         assert self.sock is not None
         if events == select.EPOLLOUT:
             self.poll.modify(self.sock, select.EPOLLIN)
@@ -149,7 +157,6 @@ class Person:
             raise ValueError("no h2")
         self.ready = True
         self.out += begin((INITIAL_WINDOW_SIZE, WINDOW_MAX)) + window_update(0, WINDOW_MAX - 65_535)
-        return True
 
     def send(self) -> None:
         while self.waiting and not self.leaving:

@@ -298,6 +298,18 @@ class Deaf:
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", self.port))
 
+    def hear(self) -> socket.socket:
+        """From now on it takes connections; the first one that says something."""
+        for sock in self.waiting:
+            sock.close()
+        self.listener.settimeout(10)
+        while True:
+            sock, _ = self.listener.accept()
+            sock.settimeout(10)
+            if sock.recv(1, socket.MSG_PEEK):
+                return sock
+            sock.close()
+
     def close(self) -> None:
         for sock in (*self.waiting, self.listener):
             sock.close()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import respond
+from tests.e2e.stream import Deaf
 from tests.e2e.support import SLOW
 from tests.e2e.wire import Closed, Wire, eventually, fetch
 from tests.readable import readable
@@ -168,6 +169,20 @@ def test_a_worker_that_was_held_up_blames_no_client_for_a_body(quick: Proxy) -> 
         with held_up(quick):
             wire.send(b"x" * 5000)
         assert wire.answer("POST").status == 200
+
+
+def test_an_origin_slow_to_connect_is_no_fault_of_the_client(proxy: type[Proxy]) -> None:
+    """All of the body has come; the client's own deadlines pass meanwhile."""
+    deaf = Deaf()
+    limits = QUICK + 'connect_timeout = "20s"'
+    with contextlib.closing(deaf), proxy(origins=[f"127.0.0.1:{deaf.port}"], limits=limits) as found:
+        with Wire(found.port) as wire:
+            wire.send(b"POST / HTTP/1.1\r\nHost: site.test\r\nContent-Length: 4\r\n\r\nbody")
+            assert wire.ends(1.6) == "open"
+            with deaf.hear() as origin:
+                origin.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                assert wire.answer("POST").status == 200
+        found.whole()
 
 
 def test_a_client_that_does_not_read_is_cut_off(quick: Proxy) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
 import threading
 import time
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy
 from tests.e2e.recorder import Exchange, Gone, Recorder, raw, respond
+from tests.e2e.stream import Deaf
 from tests.e2e.support import SLOW
 from tests.e2e.wire import Closed, Wire, eventually, fetch
 
@@ -54,22 +55,15 @@ def test_hanging_origin_is_504(proxy: type[Proxy]) -> None:
 
 def test_origin_that_does_not_accept_is_504_or_502(proxy: type[Proxy]) -> None:
     """Its backlog is full: connects hang until the connect deadline."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = []
-        for _ in range(4):  # fills the backlog; later SYNs are not answered
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(full.getsockname())
-            waiting.append(sock)
-        with proxy(origins=[f"127.0.0.1:{full.getsockname()[1]}"], limits='connect_timeout = "300ms"') as found:
-            began = time.monotonic()
-            assert fetch(found.port, "/").status in (502, 504)
-            assert time.monotonic() - began < 5
-            found.whole()
-        for sock in waiting:
-            sock.close()
+    deaf = Deaf()
+    with (
+        contextlib.closing(deaf),
+        proxy(origins=[f"127.0.0.1:{deaf.port}"], limits='connect_timeout = "300ms"') as found,
+    ):
+        began = time.monotonic()
+        assert fetch(found.port, "/").status in (502, 504)
+        assert time.monotonic() - began < 5
+        found.whole()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,10 @@ def answering(turn: Callable[[h2.connection.H2Connection, int], None]) -> Callab
     return serve
 
 
+class Thrown(Exception):
+    """Out of a connection."""
+
+
 def answer(conn: h2.connection.H2Connection, stream: int, status: str = "200") -> None:
     conn.send_headers(stream, [(":status", status), ("server", "a test")])
     conn.send_data(stream, b"x" * 3000, end_stream=True)
@@ -316,7 +322,44 @@ class TestPeople:
 
         with serving(answering(turn), secure=True) as port:
             found = asked(port)
-        assert (found["good"], found["cut"], found["errors"]) == (30, 10, 0)
+        # Each of their connections brings three answers; how much is asked on it until its end is seen, time decides.
+        assert found["good"] + found["cut"] == 40
+        assert found["errors"] == 0
+        assert found["cut"] >= 2
+        assert found["good"] > 3 * 2
+
+    def test_who_asks_before_the_end_is_seen_comes_back(self) -> None:
+        def serve(sock: socket.socket) -> None:
+            with contextlib.suppress(Thrown):
+                answering(once)(sock)
+
+        def once(conn: h2.connection.H2Connection, stream: int) -> None:
+            if stream > 1:
+                raise Thrown
+            answer(conn, stream)
+
+        with serving(serve, secure=True) as port, select.epoll() as poll:
+            tally = h2_people.Tally()
+            person = h2_people.Person(Route("127.0.72.1", "127.0.0.1", port), Site(secure=True), tally, poll)
+
+            def heard(good: int) -> None:
+                for number, events in poll.poll(5):
+                    assert person.sock is not None
+                    assert number == person.sock.fileno()
+                    person.step(events)
+                if tally.good < good:
+                    heard(good)
+
+            person.ask(0.0)
+            heard(1)
+            first, asked_on_it = person.sock, 0
+            while person.sock is first:
+                person.ask(0.0)
+                asked_on_it += 1
+                time.sleep(0.01)
+            assert tally.cut == asked_on_it
+            person.ask(0.0)
+            heard(2)
 
     def test_no_answer_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(h2_people, "LATE_S", 0.2)
