@@ -36,13 +36,13 @@ from scrubber.mandate.compile_gateway import share_of_worker
 from scrubber.mandate.layout import LAYOUT_VERSION
 from scrubber.mandate.load import Loaded
 from scrubber.mandate.never_block import machine_addresses, never_block
+from scrubber.mandate.resolved import names_of
 from scrubber.mandate.serials import Accepted
 from scrubber.mandate.slots import Slots
 from scrubber.server import block_file, images, memfd, outputs, privilege, secret, users
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan
 from scrubber.server.precheck import files_needed
-from scrubber.server.resolve import answer_all
 from scrubber.units import NS_PER_S
 
 FIRST_GENERATION = 1
@@ -82,7 +82,7 @@ def prepare(
     token.read(gateway.admin.token_file)
     keys = secret.make(gateway.state_dir, supervisor)
     outputs.check_files(gateway.log, supervisor)
-    answers, failed = answer_all(gateway, {})
+    answers, failed = _answers(gateway)
     for problem in unresolved(gateway, failed):
         print(problem, file=sys.stderr)
     ids, slots, accepted = (former.area_ids, former.slots, former.accepted) if former else ({}, None, ())
@@ -141,6 +141,15 @@ def prepare(
         users=whose,
         as_json=as_json,
     )
+
+
+def _answers(gateway: Gateway) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Addresses of origins' names, and what failed."""
+    if not names_of(gateway):
+        return {}, {}
+    from scrubber.server.resolve import answer_all  # noqa: PLC0415 - a tenth of a start where no name is asked for
+
+    return answer_all(gateway, {})
 
 
 def enforces(gateway: Gateway) -> bool:
