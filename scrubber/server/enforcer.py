@@ -238,7 +238,7 @@ class Enforcer:
     def _resync(self, why: str) -> None:
         """What is in force stays; nothing that follows counts before everything is said anew."""
         self.log.error("the supervisor: %s", why)
-        self._revision, self._parts, self._announce = 0, None, {}
+        self._revision, self._parts, self._announce, self._never = 0, None, {}, []
         self._send(Resync(why[:REASON_CHARS]))
 
     def _obey_allowed(self, message: Allowed) -> None:
@@ -286,7 +286,6 @@ class Enforcer:
             return
         self._announce.update({(net, kind): until_ns for net, kind, until_ns in message.put})
         if len(self._announce) > self._announce_max:
-            self._announce = {}
             self._resync(f"more than {self._announce_max} announcements")
         elif not message.more:
             self.upstream.want(self._announce)

@@ -361,6 +361,32 @@ def test_an_order_that_makes_no_sense(held: Callable[..., Held]) -> None:
     assert "Traceback" not in found.end()
 
 
+def test_what_was_not_whole_does_not_count(held: Callable[..., Held]) -> None:
+    """Each in two parts, the second of which never comes: what follows a resync begins anew."""
+    found = held()
+
+    def broken_off(part: Any) -> None:
+        found.heard.clear()
+        found.peer.send(part)
+        found.raw.send(b"\xc1")
+        until(lambda: found.hear(Resync))
+
+    found.allow()
+    mistaken, soon = net_of("198.18.9.0/24"), later(60)
+    broken_off(Allowed(msgspec.structs.replace(WIDE, never=(mistaken,)), (DOOR,), more=True))
+    found.allow()
+    broken_off(Change(1, 0, [(net_of("198.18.1.2"), soon, 1)], more=True))
+    assert found.wish((net_of("198.18.9.1"), soon, 1), revision=2).refused == []
+    assert "198.18.9.1" in found.sets()
+    assert "198.18.1.2" not in found.sets()
+    broken_off(Announce(1, [(net_of("203.0.113.7"), "victim", soon)], more=True))
+    victim = net_of("203.0.113.8")
+    assert found.announce((victim, "victim", soon), revision=2).in_force == [(victim, "victim")]
+    assert "203.0.113.7" not in found.routes()
+    found.still_obeys()
+    assert "Traceback" not in found.end()
+
+
 def test_one_that_never_reads(held: Callable[..., Held]) -> None:
     found = held()
     found.allow()
