@@ -1,9 +1,9 @@
 """The keeper: parent of all. Holds listeners, shared memory and the policy in force; starts the others, restarts them.
 
-Owns: every descriptor that must outlive a child, the children's lives, signals. Has no parser beyond json, no web
-server, no `_native`.
-Invariants: a child is replaced at once when it dies or stops beating; a dead worker's gauges are zero before its
-successor starts; no descriptor, process or zombie is left behind by a restart; nothing here waits for a child.
+Owns: every descriptor that must outlive a child, what each child is told, signals, and the order of the end. Has no
+parser beyond json, no web server, no `_native`.
+Invariants: a child is replaced at once when it dies or stops beating (children.py); nothing here waits for a child
+before the end.
 """
 
 from __future__ import annotations
@@ -16,68 +16,27 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from scrubber.errors import InternalError, ScrubberError
 from scrubber.server import activation, listen, log, memfd, notify, privilege
-from scrubber.server.channel import Channel, ChannelClosed, ChannelError, Received
-from scrubber.server.child import Beat, end_with_parent, name_process
+from scrubber.server.channel import Channel, ChannelError, Received
+from scrubber.server.child import end_with_parent, name_process
+from scrubber.server.children import Child, Children
 from scrubber.server.handover import Handover
 from scrubber.server.plan import ListenerPlan, Plan, Start
-from scrubber.server.pulse import WEDGED_NS, Pulse, read_schedule
 from scrubber.server.succession import FORWARDED, Succession
 
 CHECK_S = 0.05  # between two looks at the beats
-FAST_DEATH_S = 5.0  # a child that lived shorter died fast
-FAST_DEATHS = 5  # so many in a row are replaced at once; then with a pause
-PAUSE_S = 0.1
-PAUSE_S_MAX = 2.0
 DRAIN_GRACE_S = 1.0  # workers cut what is open at the deadline, and need a moment to record it
 SUPERVISOR_END_S = 3.0  # for its last look at the rings after the workers ended
 ENFORCER_END_S = 5.0  # to take out of the kernel what is ours
 ENFORCER_WAIT_S = 2 * ENFORCER_END_S  # for the one before ours to be gone
 ENFORCER_WEDGED_NS = 10_000_000_000  # a list of all that the kernel has may take seconds
-
-
-@dataclass(slots=True)
-class Child:
-    """A place for a child, and the child that fills it (process None: none now)."""
-
-    role: str
-    slot: int
-    beats: mmap.mmap
-    beat_offset: int
-    process: subprocess.Popen[bytes] | None = None
-    pidfd: int = -1
-    channel: Channel | None = None
-    wedged_ns: int = WEDGED_NS
-    pulse: Pulse = field(default_factory=lambda: Pulse(0))
-    started_ns: int = 0
-    restart_ns: int = 0
-    restarts: int = 0
-    fast_deaths: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.role if self.slot < 0 else f"{self.role}[{self.slot}]"
-
-    def beat_ns(self) -> int:
-        return Beat.read(self.beats, self.beat_offset)
-
-    def kill(self) -> None:
-        """SIGKILL by pidfd: never the wrong process."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def describe(self) -> dict[str, Any]:
-        pid = self.process.pid if self.process else 0
-        return {"role": self.role, "slot": self.slot, "pid": pid, "restarts": self.restarts}
 
 
 class Keeper:
@@ -89,7 +48,6 @@ class Keeper:
         self.policy, self.prefixes, self.generation = plan.policy, list(plan.prefixes), plan.generation
         self.ports = listen.Ports(plan.workers, self._inherited())
         self.notifier = notify.Notifier(os.environ)
-        self.environment = notify.for_children(os.environ)
         given = {
             key: listen.Given([socket.socket(fileno=fd) for fd in each.fds], each.ours)
             for key, each in plan.handed.items()
@@ -103,7 +61,13 @@ class Keeper:
         beat_page = mmap.mmap(self.beat_fd, mmap.PAGESIZE)
         self.supervisor = Child("supervisor", -1, beat_page, 0)
         self.workers = [
-            Child("worker", slot, self.gauges, plan.gauges_offset + slot * plan.gauges_slot_bytes)
+            Child(
+                "worker",
+                slot,
+                self.gauges,
+                plan.gauges_offset + slot * plan.gauges_slot_bytes,
+                plan.gauges_slot_bytes,
+            )
             for slot in range(plan.workers)
         ]
         self.enforcer = None
@@ -111,8 +75,16 @@ class Keeper:
             page_fd = memfd.plain("scrubber-enforcer-beat", mmap.PAGESIZE)
             self.enforcer_beat_fd = page_fd
             self.enforcer = Child("enforcer", -1, mmap.mmap(page_fd, mmap.PAGESIZE), 0, wedged_ns=ENFORCER_WEDGED_NS)
-        self.children = [self.supervisor, *self.workers, *filter(None, [self.enforcer])]
+        self.every = [self.supervisor, *self.workers, *filter(None, [self.enforcer])]
         self.selector = selectors.DefaultSelector()
+        self.children = Children(
+            self.every,
+            self,
+            self.selector,
+            logger,
+            commands=plan.roles,
+            environment=notify.for_children(os.environ),
+        )
         self.ready = False
         self.draining = False
         self.drain_end_ns = 0  # when workers cut what is open; those that run DRAIN_GRACE_S later are killed
@@ -147,10 +119,10 @@ class Keeper:
         with self._signals():
             if self.predecessor is not None:
                 self.selector.register(self.predecessor, selectors.EVENT_READ, self._predecessor_readable)
-            for child in self.children:
+            for child in self.every:
                 if child is not self.enforcer or not self.held:  # two would take what is ours from one another
-                    self._start(child)
-            self._tell_children()
+                    self.children.start(child)
+            self.changed()
             next_check = time.monotonic()
             while self.exit_code is None:
                 for key, _ in self.selector.select(max(next_check - time.monotonic(), 0)):
@@ -170,14 +142,7 @@ class Keeper:
 
     def _check(self) -> None:
         now_ns = time.monotonic_ns()
-        for child in self.children:
-            if child.process is None:
-                if child.restart_ns and now_ns >= child.restart_ns and not self._ending(child):
-                    self._start(child)
-                    self._tell_children()
-            elif child.pulse.wedged(child.beat_ns(), read_schedule(child.process.pid), now_ns):
-                self.log.error("%s (pid %d) does not beat: killed", child.name, child.process.pid)
-                child.kill()
+        self.children.check(now_ns)
         needed = [self.supervisor, *self.workers]  # who serve without an enforcer, if need be
         if not self.ready and not self.draining and all(child.pulse.started for child in needed):
             self.ready = True
@@ -201,39 +166,13 @@ class Keeper:
             print(f"ready: {where} → {self.plan.protects}, {workers}, admin {self.plan.admin_socket}", flush=True)
         self.notifier.say("READY=1", f"STATUS={where} → {self.plan.protects}")
 
-    # ── children ──
+    # ── children: what children.py asks of their parent ──
 
-    def _start(self, child: Child) -> None:
-        channel, theirs = Channel.pair()
-        child.restart_ns, child.started_ns = 0, time.monotonic_ns()
-        child.pulse = Pulse(child.started_ns, child.wedged_ns)
-        child.beats[child.beat_offset : child.beat_offset + 8] = bytes(8)
-        try:
-            with theirs:
-                channel.send(*self._start_message(child).to_message())
-                child.process = subprocess.Popen(
-                    [*self.plan.roles[child.role], str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=None if child is self.supervisor else subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env=self.environment,
-                )
-            child.pidfd = os.pidfd_open(child.process.pid)
-        except (OSError, ChannelError) as error:  # out of processes, memory or descriptors: later, perhaps
-            self.log.error("cannot start %s: %s", child.name, error)
-            channel.close()
-            if child.process is not None:
-                child.process.kill()
-                child.process.wait()
-                child.process = None
-            self._plan_restart(child, fast=True)
-            return
-        child.channel = channel
-        self.selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._died(child))
-        self.selector.register(channel, selectors.EVENT_READ, lambda: self._readable(child))
+    def started(self, child: Child) -> None:
+        """What it missed; and who is new to whom."""
         if child is self.supervisor and self.reload_wanted:
             self.reload_wanted = False
-            self._send(child, {"type": "reload"})
+            self.children.send(child, {"type": "reload"})
         if child.slot < 0:
             self._pair_up()
 
@@ -244,17 +183,15 @@ class Keeper:
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for child, end in zip((self.supervisor, self.enforcer), pair, strict=True):
             with end:
-                self._send(child, {"type": "peer"}, [end.fileno()])
+                self.children.send(child, {"type": "peer"}, [end.fileno()])
 
-    def _start_message(self, child: Child) -> Start:
+    def start_message(self, child: Child) -> Start:
+        """With no more descriptors than it needs."""
         fds = {"policy": self.policy}
         fds.update({f"prefix.{index}": fd for index, fd in enumerate(self.prefixes)})
         fds.update({f"region.{kind}": fd for kind, fd in self.plan.regions.items()})
         if child is self.enforcer:
-            fds = {
-                "beat": self.enforcer_beat_fd,
-                "floor": self.plan.floor,
-            }  # no secret
+            fds = {"beat": self.enforcer_beat_fd, "floor": self.plan.floor}  # no secret
         elif child.slot >= 0:
             fds.update({} if self.held else self.ports.fds(child.slot))
         else:
@@ -267,50 +204,27 @@ class Keeper:
             self.generation,
             self.ports.plans(),
             self.plan.settings,
-            [each.describe() for each in self.children],
+            self._described(),
             fds,
             self.plan.users.get(child.role),
             self.held,
         )
 
-    def _died(self, child: Child) -> None:
-        process = child.process
-        if process is None or process.poll() is None:
-            return
-        lived_s = (time.monotonic_ns() - child.started_ns) / 1e9
-        self.selector.unregister(child.pidfd)
-        os.close(child.pidfd)
-        child.pidfd = -1
-        self._drop_channel(child)
-        child.process = None
-        if child.slot >= 0:
-            end = child.beat_offset + self.plan.gauges_slot_bytes
-            self.gauges[child.beat_offset : end] = bytes(self.plan.gauges_slot_bytes)
-        if self._ending(child):
-            if child is self.enforcer and self.succession.done:
-                self.succession.release()
-            return
-        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
-        self.log.error("%s (pid %d) ended by %s after %.1f s", child.name, process.pid, how, lived_s)
-        self._plan_restart(child, fast=lived_s < FAST_DEATH_S)
+    def given_up(self, child: Child) -> bool:
+        """Where it never came up."""
+        if self.ready or child is self.enforcer:
+            return False
+        hint = "the reason is in its log (stderr)"
+        say_error(InternalError(f"{child.name} does not come up: giving up", hint=hint), as_json=self.plan.as_json)
+        self._stop_now(1)
+        return True
 
-    def _plan_restart(self, child: Child, *, fast: bool) -> None:
-        child.fast_deaths = child.fast_deaths + 1 if fast else 0
-        child.restarts += 1
-        late = child.fast_deaths - FAST_DEATHS
-        if late >= 0 and not self.ready and child is not self.enforcer:
-            hint = "the reason is in its log (stderr)"
-            say_error(InternalError(f"{child.name} does not come up: giving up", hint=hint), as_json=self.plan.as_json)
-            self._stop_now(1)
-            return
-        pause_s = min(PAUSE_S * 2 ** min(late, 10), PAUSE_S_MAX) if late >= 0 else 0.0
-        if pause_s:
-            child.restart_ns = time.monotonic_ns() + int(pause_s * 1e9)
-        else:
-            self._start(child)
-        self._tell_children()
+    def gone(self, child: Child) -> None:
+        """The enforcer's place is its successor's."""
+        if child is self.enforcer and self.succession.done:
+            self.succession.release()
 
-    def _ending(self, child: Child) -> bool:
+    def ending(self, child: Child) -> bool:
         """Whether this child, once gone, stays gone. While workers drain, the supervisor still reads their rings. Of a
         successor the enforcer starts when it serves."""
         if child is self.enforcer and (self.held or self.enforcer_end_ns):
@@ -324,20 +238,8 @@ class Keeper:
 
     # ── channels ──
 
-    def _readable(self, child: Child) -> None:
-        try:
-            while child.channel is not None and (received := child.channel.receive()) is not None:
-                try:
-                    self._received(child, received)
-                finally:
-                    received.close()
-        except ChannelClosed:
-            self._drop_channel(child)  # its end follows, through the pidfd
-        except ChannelError as error:
-            self.log.error("%s broke the protocol (%s): killed", child.name, error)
-            child.kill()
-
-    def _received(self, child: Child, received: Received) -> None:
+    def received(self, child: Child, received: Received) -> None:
+        """Obeyed where it is the supervisor's to say."""
         obey: dict[str, Callable[[Received], None]] = {
             "listen": self._listen,
             "publish": self._publish,
@@ -362,7 +264,7 @@ class Keeper:
             answer: dict[str, Any] = {"ok": True, "listeners": bound}
         except listen.CannotListen as error:
             answer = {"ok": False, "message": str(error), "hint": error.hint}
-        self._send(self.supervisor, {"type": "listening", "number": number, **answer})
+        self.children.send(self.supervisor, {"type": "listening", "number": number, **answer})
 
     def _publish(self, received: Received) -> None:
         generation = received.message.get("generation")
@@ -384,7 +286,7 @@ class Keeper:
         for worker in self.workers:
             fds = {f"listener.{index}": self.ports.held[index].fd(worker.slot) for index in new}
             message = {"type": "publish", "generation": generation, "names": [*names, *fds]}
-            self._send(worker, message, [self.policy, *self.prefixes, *fds.values()])
+            self.children.send(worker, message, [self.policy, *self.prefixes, *fds.values()])
 
     def _settled(self, received: Received) -> None:
         """Every worker obeys that policy: nobody goes back to the listeners that it does not name."""
@@ -394,27 +296,14 @@ class Keeper:
         if gone:
             message = {"type": "retire", "listeners": gone, "deadline_s": self.stop_deadline_s}
             for worker in self.workers:
-                self._send(worker, message)
+                self.children.send(worker, message)
 
-    def _send(self, child: Child, message: dict[str, Any], fds: list[int] | None = None) -> None:
-        if child.channel is None:
-            return
-        try:
-            child.channel.send(message, fds or ())
-        except ChannelClosed:
-            pass  # its end follows, through the pidfd
-        except ChannelError as error:
-            self.log.error("%s: %s: killed", child.name, error)
-            child.kill()
+    def _described(self) -> list[dict[str, Any]]:
+        return [each.describe() for each in self.every]
 
-    def _tell_children(self) -> None:
-        self._send(self.supervisor, {"type": "children", "children": [child.describe() for child in self.children]})
-
-    def _drop_channel(self, child: Child) -> None:
-        if child.channel is not None:
-            self.selector.unregister(child.channel)
-            child.channel.close()
-            child.channel = None
+    def changed(self) -> None:
+        """The supervisor says who there is."""
+        self.children.send(self.supervisor, {"type": "children", "children": self._described()})
 
     # ── signals and the end ──
 
@@ -448,7 +337,7 @@ class Keeper:
             elif number == signal.SIGUSR2:
                 self._upgrade(0)
             elif number == signal.SIGUSR1:
-                self._send(self.supervisor, {"type": "reopen"})  # one that starts opens its files anyway
+                self.children.send(self.supervisor, {"type": "reopen"})  # one that starts opens its files anyway
             elif self.draining:
                 self.log.warning("told to end a second time: at once")
                 self._stop_now(0)
@@ -460,7 +349,7 @@ class Keeper:
         if self.supervisor.channel is None:
             self.reload_wanted = True
         else:
-            self._send(self.supervisor, {"type": "reload"})
+            self.children.send(self.supervisor, {"type": "reload"})
 
     def _drain(self) -> None:
         self.succession.abandon()
@@ -474,15 +363,13 @@ class Keeper:
         self.log.info("draining: %g s at most", self.stop_deadline_s)
         self.ports.close(remove=remove)  # the workers accept what is queued and close theirs: then the port refuses
         for worker in self.workers:
-            self._send(worker, {"type": "drain", "deadline_s": self.stop_deadline_s, "queued": True})
+            self.children.send(worker, {"type": "drain", "deadline_s": self.stop_deadline_s, "queued": True})
 
     def _check_drain(self, now_ns: int) -> None:
         if self._workers_alive():
             if now_ns >= self.drain_end_ns + int(DRAIN_GRACE_S * 1e9):
                 for worker in self.workers:
-                    if worker.process:
-                        self.log.error("%s (pid %d) does not end: killed", worker.name, worker.process.pid)
-                        worker.kill()
+                    self.children.kill_late(worker)
             return
         if self.supervisor.process is None:
             if self.enforcer is None or self.enforcer.process is None:
@@ -491,7 +378,7 @@ class Keeper:
                 self._end_enforcer(leave=False)
         elif not self.supervisor_end_ns:
             self.supervisor_end_ns = now_ns + int(SUPERVISOR_END_S * 1e9)
-            self._send(self.supervisor, {"type": "drain", "deadline_s": SUPERVISOR_END_S})
+            self.children.send(self.supervisor, {"type": "drain", "deadline_s": SUPERVISOR_END_S})
         elif self.supervisor.channel is None or now_ns >= self.supervisor_end_ns:
             self.supervisor.kill()
 
@@ -499,13 +386,12 @@ class Keeper:
         """The last to go where nobody follows, else the first. leave: what is in the kernel is the successor's."""
         if self.enforcer is not None:
             self.enforcer_end_ns = time.monotonic_ns() + int(ENFORCER_END_S * 1e9)
-            self._send(self.enforcer, {"type": "drain", "leave": leave})
+            self.children.send(self.enforcer, {"type": "drain", "leave": leave})
 
     def _check_enforcer_ends(self, now_ns: int) -> None:
         late = self.enforcer_end_ns and now_ns >= self.enforcer_end_ns
-        if late and self.enforcer is not None and self.enforcer.process is not None:
-            self.log.error("%s (pid %d) does not end: killed", self.enforcer.name, self.enforcer.process.pid)
-            self.enforcer.kill()
+        if late and self.enforcer is not None:
+            self.children.kill_late(self.enforcer)
 
     # ── upgrades: as the one that goes, and as the one that comes ──
 
@@ -539,11 +425,11 @@ class Keeper:
 
     def _export(self) -> bool:
         """Whether the supervisor is there to be asked for the blocks."""
-        self._send(self.supervisor, {"type": "export"})
+        self.children.send(self.supervisor, {"type": "export"})
         return self.supervisor.channel is not None
 
     def _tell_upgraded(self, answer: dict[str, Any]) -> None:
-        self._send(self.supervisor, {"type": "upgraded", "number": self.upgrade_number, **answer})
+        self.children.send(self.supervisor, {"type": "upgraded", "number": self.upgrade_number, **answer})
 
     def _taken_over(self, drops: Collection[str]) -> None:
         """`drops`: the backends of the successor's enforcer, which starts once ours is gone."""
@@ -588,8 +474,8 @@ class Keeper:
         self.held = False
         for worker in self.workers:
             fds = self.ports.fds(worker.slot)
-            self._send(worker, {"type": "listen", "names": list(fds)}, list(fds.values()))
-        self._send(self.supervisor, {"type": "go"})
+            self.children.send(worker, {"type": "listen", "names": list(fds)}, list(fds.values()))
+        self.children.send(self.supervisor, {"type": "go"})
         if self.enforcer is not None:  # as soon as the one before it has let go, or then
             self.enforcer.restart_ns = time.monotonic_ns() + int(ENFORCER_WAIT_S * 1e9)
         for given in self.unwanted:
@@ -600,9 +486,9 @@ class Keeper:
 
     def _start_enforcer(self) -> None:
         """The one before it is gone: two would take what is ours from one another."""
-        if self.enforcer is not None and self.enforcer.process is None and not self._ending(self.enforcer):
-            self._start(self.enforcer)
-            self._tell_children()
+        if self.enforcer is not None and self.enforcer.process is None and not self.ending(self.enforcer):
+            self.children.start(self.enforcer)
+            self.changed()
 
     def _drop_predecessor(self) -> None:
         if self.predecessor is not None:
@@ -612,15 +498,11 @@ class Keeper:
 
     def _stop_now(self, code: int) -> None:
         self.exit_code = code
-        for child in self.children:
-            child.kill()
+        self.children.kill()
 
     def _close(self) -> None:
         """Reap what was killed and give everything back."""
-        for child in self.children:
-            if child.process is not None:
-                child.process.wait()
-                self._died(child)
+        self.children.reap()
         self.ports.close(remove=not self.held)
         self._drop_predecessor()
         if not self.succession.done:
