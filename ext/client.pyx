@@ -608,6 +608,7 @@ cdef void exchange_timeout(Core* e, Client* c, Exchange* x) noexcept nogil:
 cdef void client_timeout(Core* e, Client* c) noexcept nogil:
     cdef const AreaSpec* area = area_fallback(e, c.listener)
     cdef uint64_t due
+    cdef bint idle
     if c.state == CLIENT_EXCHANGE:
         exchange_timeout(e, c, c.exchange)
     elif c.state == CLIENT_TARPIT:
@@ -628,23 +629,20 @@ cdef void client_timeout(Core* e, Client* c) noexcept nogil:
         handshake_timeout(e, c)
     elif c.state == CLIENT_HTTP2:
         http2_timeout(e, c)
-    elif c.state == CLIENT_HEAD:
-        due = c.since_ns + area.head_ns
+    else:
+        idle = c.state == CLIENT_IDLE and c.requests > 0
+        due = c.since_ns + (area.idle_ns if idle else area.head_ns)
         if e.now_ns < due or c.h.events & EVENT_READ:       # what came in time is read first
             timer_set(e, &c.h, due if due > e.now_ns else e.now_ns + 1)
             return
-        e.totals.timeouts_head += 1
-        client_late(e, c)
-    else:
-        due = c.since_ns + (area.idle_ns if c.requests else area.head_ns)
-        if e.now_ns < due:
-            timer_set(e, &c.h, due)
-            return
-        if c.requests:
+        if idle:
             e.totals.timeouts_idle += 1
         else:
             e.totals.timeouts_head += 1
-        client_close(e, c, False)
+        if c.state == CLIENT_HEAD:
+            client_late(e, c)
+        else:
+            client_close(e, c, False)
 
 
 cdef void client_late(Core* e, Client* c) noexcept nogil:

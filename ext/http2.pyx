@@ -507,7 +507,7 @@ cdef void http2_timeout(Core* e, Client* c) noexcept nogil:
             return
     elif h.streams == NULL:
         due = h.idle_ns + area.idle_ns
-        if e.now_ns >= due:
+        if e.now_ns >= due and not c.h.events & EVENT_READ:
             e.totals.timeouts_idle += 1
             http2_leave_now(e, h)
             http2_over(e, h, 0)

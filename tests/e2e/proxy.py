@@ -6,9 +6,12 @@ not end with 0, or in which something raised, fails the test that used it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -142,6 +145,17 @@ origins = {f"[{others}]" if proxy_out == "off" else named}
         # An origin's thread that sleeps sees the end of its connection a little later.
         until(lambda: self.origin.open == self.gauge("origin_connections"), 10, "origin connections that nobody counts")
         until(self.running.pools_whole, 10, "a pool that is not whole")
+
+    @contextlib.contextmanager
+    def held_up(self) -> Iterator[None]:
+        """The first worker gets no CPU meanwhile; not for so long that the keeper takes it for wedged."""
+        pid = self.running.worker_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+            time.sleep(0.4)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def rss_bytes(self) -> int:
         """Memory of the workers' own, without what they share."""

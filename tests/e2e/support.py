@@ -23,6 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZED = os.environ.get("SCRUBBER_BUILD") == "asan"
+# For tests of what starts gateways beside such programs, all with one environment.
+PRELOADED = "other people's programs hang in a sanitizer that is loaded into them"
 SLOW = 3.0 if os.environ.get("SCRUBBER_BUILD", "release") != "release" else 1.0  # sanitizers take their time
 
 GENEROUS = """

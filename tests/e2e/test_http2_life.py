@@ -168,6 +168,17 @@ def test_idle_is_told_and_closed(site: Proxy) -> None:
             assert wire.goaways == [(1, NO_ERROR)]
 
 
+def test_a_worker_that_was_held_up_calls_nobody_idle(site: Proxy) -> None:
+    """What was asked in time is answered, though it is looked at after the deadline."""
+    with impatient(site) as wire:
+        assert served(get(wire))
+        time.sleep(0.2)
+        with site.held_up():
+            stream = wire.request("/", host="quick.test")
+        assert served(wire.answer(stream))
+        assert not wire.goaways
+
+
 def test_waiting_for_an_answer_is_not_idle(site: Proxy) -> None:
     with impatient(site) as wire:
         assert bytes(get(wire, "/slow").body) == b"late"

@@ -23,6 +23,7 @@ from bench.demo.children import Child, Nursery
 from bench.demo.figures import Figures
 from bench.demo.network import PROTECTED, SITE, VICTIM, Network
 from bench.load.sealed import space_name
+from tests.e2e.support import PRELOADED, SANITIZED
 from tests.net.conftest import why_not
 from tests.net.space import Space, wire
 from tests.wanted import program
@@ -247,6 +248,7 @@ async def test_the_provider_drops_what_is_announced_and_the_line_is_quiet(own: N
     assert figures.victim.per_s(0, time.monotonic()) > 0
 
 
+@pytest.mark.skipif(SANITIZED, reason=PRELOADED)
 async def test_the_victim_is_given_up_and_no_longer_than_the_gateway_runs(own: Network, open_home: Path) -> None:
     """The gateway of a run, as its mandate allows it; what the mandate does not name is refused."""
     line, figures, refused = upstream.Line(own), Figures(), Figures()
@@ -278,6 +280,7 @@ async def lifted(line: upstream.Line) -> bool:
     return not await line.dropped()
 
 
+@pytest.mark.skipif(SANITIZED, reason=PRELOADED)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_leaves_nothing(own: Network, tmp_path: Path, number: signal.Signals) -> None:
     own.close()
