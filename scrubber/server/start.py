@@ -147,7 +147,7 @@ def _answers(gateway: Gateway) -> tuple[dict[str, tuple[str, ...]], dict[str, st
     """Addresses of origins' names, and what failed."""
     if not names_of(gateway):
         return {}, {}
-    from scrubber.server.resolve import answer_all  # noqa: PLC0415 - a tenth of a start where no name is asked for
+    from scrubber.server.resolve import answer_all  # noqa: PLC0415 - takes a moment; mostly nobody asks
 
     return answer_all(gateway, {})
 
