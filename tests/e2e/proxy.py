@@ -153,7 +153,7 @@ origins = {f"[{others}]" if proxy_out == "off" else named}
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
-            time.sleep(0.4)
+            time.sleep(0.3)
         finally:
             os.kill(pid, signal.SIGCONT)
 
