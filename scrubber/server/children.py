@@ -115,10 +115,16 @@ class Children:
         commands: Mapping[str, Sequence[str]],
         environment: Mapping[str, str],
     ) -> None:
-        self._every, self._parent, self._selector, self._log = every, parent, selector, logger
+        self.every = every
+        self._parent, self._selector, self._log = parent, selector, logger
         self._commands, self._environment = commands, environment
 
+    def describe(self) -> list[dict[str, Any]]:
+        """For the supervisor, which tells who there is."""
+        return [each.describe() for each in self.every]
+
     def start(self, child: Child) -> None:
+        """A process for this place, now; where none can be had, later."""
         channel, theirs = Channel.pair()
         child.restart_ns, child.started_ns = 0, time.monotonic_ns()
         child.pulse = Pulse(child.started_ns, child.wedged_ns)
@@ -150,7 +156,7 @@ class Children:
 
     def check(self, now_ns: int) -> None:
         """Start whose pause is over; kill whoever does not beat."""
-        for child in self._every:
+        for child in self.every:
             if child.process is None:
                 if child.restart_ns and now_ns >= child.restart_ns and not self._parent.ending(child):
                     self.start(child)
@@ -172,7 +178,8 @@ class Children:
             child.kill()
 
     def kill(self) -> None:
-        for child in self._every:
+        """All of them, at once."""
+        for child in self.every:
             child.kill()
 
     def kill_late(self, child: Child) -> None:
@@ -183,7 +190,7 @@ class Children:
 
     def reap(self) -> None:
         """Wait for those that are left."""
-        for child in self._every:
+        for child in self.every:
             if child.process is not None:
                 child.process.wait()
                 self._died(child)

@@ -75,10 +75,9 @@ class Keeper:
             page_fd = memfd.plain("scrubber-enforcer-beat", mmap.PAGESIZE)
             self.enforcer_beat_fd = page_fd
             self.enforcer = Child("enforcer", -1, mmap.mmap(page_fd, mmap.PAGESIZE), 0, wedged_ns=ENFORCER_WEDGED_NS)
-        self.every = [self.supervisor, *self.workers, *filter(None, [self.enforcer])]
         self.selector = selectors.DefaultSelector()
         self.children = Children(
-            self.every,
+            [self.supervisor, *self.workers, *filter(None, [self.enforcer])],
             self,
             self.selector,
             logger,
@@ -119,7 +118,7 @@ class Keeper:
         with self._signals():
             if self.predecessor is not None:
                 self.selector.register(self.predecessor, selectors.EVENT_READ, self._predecessor_readable)
-            for child in self.every:
+            for child in self.children.every:
                 if child is not self.enforcer or not self.held:  # two would take what is ours from one another
                     self.children.start(child)
             self.changed()
@@ -204,7 +203,7 @@ class Keeper:
             self.generation,
             self.ports.plans(),
             self.plan.settings,
-            self._described(),
+            self.children.describe(),
             fds,
             self.plan.users.get(child.role),
             self.held,
@@ -298,12 +297,9 @@ class Keeper:
             for worker in self.workers:
                 self.children.send(worker, message)
 
-    def _described(self) -> list[dict[str, Any]]:
-        return [each.describe() for each in self.every]
-
     def changed(self) -> None:
         """The supervisor says who there is."""
-        self.children.send(self.supervisor, {"type": "children", "children": self._described()})
+        self.children.send(self.supervisor, {"type": "children", "children": self.children.describe()})
 
     # ── signals and the end ──
 

@@ -147,13 +147,13 @@ origins = {f"[{others}]" if proxy_out == "off" else named}
         until(self.running.pools_whole, 10, "a pool that is not whole")
 
     @contextlib.contextmanager
-    def held_up(self) -> Iterator[None]:
+    def held_up(self, for_s: float = 0.3) -> Iterator[None]:
         """The first worker gets no CPU meanwhile; not for so long that the keeper takes it for wedged."""
         pid = self.running.worker_pid()
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
-            time.sleep(0.3)
+            time.sleep(for_s)
         finally:
             os.kill(pid, signal.SIGCONT)
 

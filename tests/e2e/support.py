@@ -23,6 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZED = os.environ.get("SCRUBBER_BUILD") == "asan"
+# What a sanitizer costs a rate that other builds reach.
+SANITIZED_SLOW = 3.0 if SANITIZED else 1.0
 # For tests of what starts gateways beside such programs, all with one environment.
 PRELOADED = "other people's programs hang in a sanitizer that is loaded into them"
 SLOW = 3.0 if os.environ.get("SCRUBBER_BUILD", "release") != "release" else 1.0  # sanitizers take their time
@@ -90,6 +92,12 @@ def environment(**more: str) -> dict[str, str]:
     if preload := os.environ.get("SCRUBBER_PRELOAD"):
         found["LD_PRELOAD"] = f"{preload} {more.get('LD_PRELOAD', '')}".strip()
     return found
+
+
+def sanitizer() -> list[str]:
+    """Words before a program that loads the core and gets another environment than `environment()`."""
+    preload = os.environ.get("SCRUBBER_PRELOAD")
+    return ["env", f"LD_PRELOAD={preload}"] if preload else []
 
 
 def mandate_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import resource
 import subprocess
 import threading
@@ -249,8 +250,10 @@ def test_the_disk_is_full(gateway: GatewayFactory, origin: Origin, tmp_path: Pat
     running.get("/again")
     log = running.state / "access.log"
     until(lambda: '"/again"' in log.read_text())
-    torn = [line for line in log.read_text().splitlines() if not line.endswith("}")]
+    lines = log.read_text().splitlines()
+    torn = [line for line in lines if not line.endswith("}")]
     assert len(torn) == 1
+    assert [json.loads(line)["event.kind"] for line in lines if line not in torn]
     assert torn[0].startswith('{"@timestamp"')
     assert '"/again"' not in torn[0]
     until(lambda: not any("No space left" in notice for notice in running.status()["notices"]))

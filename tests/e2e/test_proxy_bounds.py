@@ -163,7 +163,7 @@ def test_a_worker_that_was_held_up_blames_no_client_for_a_body(quick: Proxy) -> 
     with Wire(quick.port) as wire:
         wire.send(b"POST /in-time HTTP/1.1\r\nHost: site.test\r\nContent-Length: 6000\r\n\r\n" + b"x" * 1000)
         time.sleep(1.2)
-        with quick.held_up():
+        with quick.held_up(0.4):
             wire.send(b"x" * 5000)
         assert wire.answer("POST").status == 200
 

@@ -23,7 +23,7 @@ from bench.demo.children import Child, Nursery
 from bench.demo.figures import Figures
 from bench.demo.network import PROTECTED, SITE, VICTIM, Network
 from bench.load.sealed import space_name
-from tests.e2e.support import PRELOADED, SANITIZED
+from tests.e2e.support import PRELOADED, SANITIZED, sanitizer
 from tests.net.conftest import why_not
 from tests.net.space import Space, wire
 from tests.wanted import program
@@ -248,7 +248,6 @@ async def test_the_provider_drops_what_is_announced_and_the_line_is_quiet(own: N
     assert figures.victim.per_s(0, time.monotonic()) > 0
 
 
-@pytest.mark.skipif(SANITIZED, reason=PRELOADED)
 async def test_the_victim_is_given_up_and_no_longer_than_the_gateway_runs(own: Network, open_home: Path) -> None:
     """The gateway of a run, as its mandate allows it; what the mandate does not name is refused."""
     line, figures, refused = upstream.Line(own), Figures(), Figures()
@@ -256,7 +255,7 @@ async def test_the_victim_is_given_up_and_no_longer_than_the_gateway_runs(own: N
     async with Nursery() as nursery:
         await line.start(nursery, open_home, file)
         async with Nursery() as inner:
-            watch = await gateway.start(inner, file, own.gateway.into)
+            watch = await gateway.start(inner, file, [*own.gateway.into, *sanitizer()])
             async with watch.session:
                 await line.give_up(watch, figures, 1.0)
                 assert (figures.victim.status, figures.victim.answer) == (201, "")

@@ -314,7 +314,10 @@ class TestPeople:
         assert (found["good"], found["refused"], found["cut"], found["errors"]) == (20, 10, 10, 0)
 
     def test_who_is_thrown_out_comes_back(self) -> None:
+        met = set()
+
         def turn(conn: h2.connection.H2Connection, stream: int) -> None:
+            met.add(conn)
             if stream < 7:
                 answer(conn, stream)
             else:
@@ -322,11 +325,12 @@ class TestPeople:
 
         with serving(answering(turn), secure=True) as port:
             found = asked(port)
-        # Each of their connections brings three answers; how much is asked on it until its end is seen, time decides.
+        # How much is asked on a connection until its end is seen, time decides.
         assert found["good"] + found["cut"] == 40
         assert found["errors"] == 0
-        assert found["cut"] >= 2
-        assert found["good"] > 3 * 2
+        assert len(met) > 2
+        assert 2 * 3 < found["good"] <= 3 * len(met)
+        assert found["cut"] >= len(met) - 2, "each but the last two ended with one that was lost"
 
     def test_who_asks_before_the_end_is_seen_comes_back(self) -> None:
         def serve(sock: socket.socket) -> None:
